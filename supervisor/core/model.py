@@ -1,0 +1,195 @@
+"""The vocabulary: what a unit should be (`UnitSpec`) and what it is (`Unit`).
+
+Everything here is frozen. Durations are seconds, sizes bytes, points in time (`*_at`) monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Autorestart(Enum):
+    """When an exited process is started again (supervisord's words)."""
+
+    ALWAYS = "true"
+    UNEXPECTED = "unexpected"  # when its exit code is not one of `exitcodes`, or a signal ended it
+    NEVER = "false"
+
+
+class Removal(Enum):
+    """How an entry leaves the registry."""
+
+    EXPIRE = "expire"  # the heartbeat stops and the entry dies of its ttl
+    DEREGISTER = "deregister"  # it is deleted at once
+
+
+class Phase(Enum):
+    """Where a unit stands on the entry path or the exit path; `lifecycle.py` moves it."""
+
+    STOPPED = "stopped"
+    WAITING = "waiting"  # wanted, until the units it depends on are ready
+    BACKOFF = "backoff"  # wanted, until the delay is over and the old entry is gone
+    STARTING = "starting"
+    RUNNING = "running"
+    EXPIRING = "expiring"  # withdrawn; until the entry is gone from the registry
+    SETTLING = "settling"  # gone; gateways get time to act on it
+    DRAINING = "draining"  # told to finish; until nothing is in flight
+    STOPPING = "stopping"  # stop signal sent; until the whole tree has ended
+    KILLING = "killing"  # SIGKILL sent; likewise
+    FATAL = "fatal"  # given up; the reason is in `Unit.reason`
+
+
+class LogFormat(Enum):
+    """How lines of a unit are written."""
+
+    RAW = "raw"  # as they come
+    PREFIX = "prefix"  # time and unit before every line
+    JSON = "json"  # one JSON object a line
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """What makes a unit a registered one."""
+
+    name: str
+    address: str  # what others connect to
+    port: int  # this process's own: the configured port + process number
+    weight: int = 100
+    ttl_seconds: float = 10.0
+    version: str | None = None
+    zone: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """What happens after an exit, and how the unit leaves the registry."""
+
+    autorestart: Autorestart = Autorestart.UNEXPECTED
+    exitcodes: tuple[int, ...] = (0,)
+    startretries: int = 3
+    backoff_initial: float = 1.0
+    backoff_factor: float = 2.0
+    backoff_max: float = 60.0
+    backoff_jitter: float = 0.1  # share of the delay, added or taken away
+    stable_seconds: float = 10.0  # ready for so long: earlier failures are forgotten
+    removal: Removal = Removal.EXPIRE
+    settle_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """Where the unit's output goes. `None` throws it away; a path is absolute."""
+
+    stdout: str | None = None
+    stderr: str | None = None
+    redirect_stderr: bool = False  # stderr joins stdout
+    max_bytes: int = 50 * 1024 * 1024  # 0: never rotate
+    backups: int = 10
+    format: LogFormat = LogFormat.RAW
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Resource limits. `rlimits` are (resource name without RLIMIT_, soft, hard); -1 is unlimited."""
+
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    memory_max: int | None = None  # bytes; cgroup v2
+    pids_max: int | None = None  # cgroup v2
+    nice: int | None = None
+    oom_score_adj: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """What is wanted of one unit: one process and what it starts. Paths are absolute.
+
+    `name` is `group` when the group has one process, else `group:number`.
+    """
+
+    name: str
+    group: str
+    number: int
+    argv: tuple[str, ...]
+    autostart: bool = True
+    startsecs: float = 1.0
+    start_timeout: float = 60.0
+    stopsignal: int = 15
+    stopwaitsecs: float = 10.0
+    priority: int = 999
+    user: str | None = None
+    os_group: str | None = None
+    umask: int = 0o022
+    directory: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()  # envfile's lines and `environment`, merged and expanded
+    depends_on: tuple[str, ...] = ()  # groups
+    service: ServiceSpec | None = None
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    logs: LogSpec = field(default_factory=LogSpec)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSpec:
+    """What the daemon itself needs to know; read once at its start."""
+
+    node: str
+    socket: str = "/run/unitd/unitd.sock"
+    socket_group: str | None = "unitd"  # who may command besides root and the daemon's own user
+    state_dir: str = "/var/lib/unitd"
+    log_dir: str = "/var/log/unitd"
+    watch: bool = False  # apply valid changes of the files by themselves
+    cgroup: str = "auto"  # auto | off | absolute path of a delegated cgroup v2 folder
+    restarts_per_minute: int = 600  # host-wide budget of automatic restarts
+    log_level: str = "info"
+    http_listen: tuple[str, int] | None = None  # loopback only
+    registry_backend: str = "embedded"
+    registry_url: str | None = None
+    registry_ttl_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole valid configuration: the daemon's part and every unit's spec by name, in file order."""
+
+    daemon: DaemonSpec
+    units: dict[str, UnitSpec]
+    files: tuple[str, ...] = ()  # every file that was read, the main one first
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an attempt ended. Exactly one of `code`, `signal` and `stage` is set.
+
+    `stage` (a failed spawn: "exec", "directory", ...) comes with `errno`; `reason` is one sentence for people.
+    """
+
+    reason: str
+    code: int | None = None
+    signal: int | None = None
+    stage: str | None = None
+    errno: int = 0
+    wall: float = 0.0  # unix time, for people only
+    can_heal: bool = True  # False: starting again cannot help before a file or the configuration changes
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one unit is now. `lifecycle.step` is the only maker of new ones."""
+
+    phase: Phase = Phase.STOPPED
+    wanted: bool = False  # up or down, whatever the phase
+    attempt: int = 0  # the generation: grows with each spawn, never goes back
+    timer: int = 0  # id of the armed timer; a firing with another id is stale
+    pid: int | None = None
+    ready_at: float | None = None  # of this attempt
+    published: bool = False  # its entry may be in the registry
+    delay_over: bool = True  # BACKOFF: the delay is over
+    crashed: bool = False  # this stop was not asked for: the restart policy decides what follows
+    forced: bool = False  # stop even if the registry cannot be asked
+    failures: int = 0  # in a row, see restart.py
+    failed_starts: int = 0  # in a row without becoming ready
+    restarts: int = 0  # automatic ones, ever
+    last_exit: Exit | None = None
+    reason: str = ""  # why it is where it is, one sentence

@@ -1,0 +1,161 @@
+"""The messages of the control API (the unix socket's and HTTP's are the same), and how they are encoded.
+
+Absent is null in JSON, never a missing key. Times named `at`, `started`, `finished` and `deadline` are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .errors import WireError
+
+VERBS = ("start", "stop", "restart", "signal")
+OPERATION_STATES = ("pending", "running", "succeeded", "failed", "aborted", "expired")
+FINISHED = frozenset(("succeeded", "failed", "aborted", "expired"))
+MAX_BODY_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class LeaseStatus:
+    """The unit's lease as its heartbeat agent sees it."""
+
+    state: str  # held | suspended | absent | lost
+    ttl_seconds: float
+    renewed_seconds_ago: float | None
+
+
+@dataclass(slots=True)
+class ExitStatus:
+    """How the last attempt ended."""
+
+    code: int | None
+    signal: str | None  # "SIGKILL"
+    at: str
+    reason: str
+
+
+@dataclass(slots=True)
+class UnitStatus:
+    """One unit, as `GET /v1/units` and `unitctl status -o json` show it."""
+
+    unit: str
+    service: str | None
+    state: str  # the word people see: RUNNING, BACKOFF, ...
+    wanted: str  # up | down
+    phase: str
+    ready: bool
+    live: bool  # its process exists
+    pid: int | None
+    generation: int
+    uptime_seconds: float | None
+    weight: int | None
+    full_weight: int | None
+    lease: LeaseStatus | None
+    in_flight: int | None
+    restarts: int
+    last_exit: ExitStatus | None
+    operation: str | None
+    why: str
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of an operation."""
+
+    name: str  # withdraw | gone | settle | drain | terminate | wait | spawn | ready | register | signal
+    state: str  # pending | running | succeeded | failed | skipped
+    started: str | None = None
+    finished: str | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Operation:
+    """A command on its way."""
+
+    id: str
+    command_id: str
+    unit: str
+    verb: str
+    state: str
+    steps: list[Step] = field(default_factory=list)
+    error: str | None = None
+    reason: str = ""
+    issued_by: str = ""
+    created: str = ""
+    finished: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The body of a command; every field may be left out."""
+
+    command_id: str | None = None  # the same id again gives the same operation
+    deadline: str | None = None  # not started after it
+    reason: str = ""
+    issued_by: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """What applying the configuration would do to one unit."""
+
+    unit: str
+    effect: str  # none | live | reregister | restart | new | removed
+    keys: tuple[str, ...] = ()  # what changed
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """A message as plain values."""
+    return asdict(message)
+
+
+def encode(value: Any) -> bytes:
+    """JSON, one line, with a newline at its end."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(body: bytes) -> Any:
+    """The JSON value of a body. Raises WireError."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"cannot read the body: it is not JSON ({error})") from error
+
+
+_COMMAND_FIELDS: dict[str, type] = {
+    "command_id": str, "deadline": str, "reason": str, "issued_by": str, "parameters": dict,
+}  # fmt: skip
+
+
+def decode_command(body: bytes) -> Command:
+    """A command's body; empty means a command with nothing said. Raises WireError."""
+    if not body.strip():
+        return Command()
+    value = decode(body)
+    if not isinstance(value, dict):
+        raise WireError("cannot read the command: its body must be a JSON object")
+    for key, item in value.items():
+        wanted = _COMMAND_FIELDS.get(key)
+        if wanted is None:
+            raise WireError(f"cannot read the command: unknown key {key!r}; known: {', '.join(_COMMAND_FIELDS)}")
+        if item is not None and not isinstance(item, wanted):
+            raise WireError(f"cannot read the command: {key!r} must be a JSON {_json_word(wanted)}")
+    return Command(**{key: item for key, item in value.items() if item is not None})
+
+
+def _json_word(kind: type) -> str:
+    return "object" if kind is dict else "string"
+
+
+def problem(status: int, title: str, detail: str, **more: Any) -> dict[str, Any]:
+    """An RFC 9457 problem body; `detail` says what to do."""
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
