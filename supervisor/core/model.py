@@ -182,11 +182,13 @@ class Unit:
     wanted: bool = False  # up or down, whatever the phase
     attempt: int = 0  # the generation: grows with each spawn, never goes back
     timer: int = 0  # id of the armed timer; a firing with another id is stale
+    withdrawal: int = 0  # id of the last withdrawal; a "gone" of another one is stale
+    live: bool = False  # its process, or something that it left, may exist
     pid: int | None = None
     ready_at: float | None = None  # of this attempt
     published: bool = False  # its entry may be in the registry
     delay_over: bool = True  # BACKOFF: the delay is over
-    crashed: bool = False  # this stop was not asked for: the restart policy decides what follows
+    crashed: bool = False  # this end was not asked for: the restart policy decides, or has decided, what follows
     forced: bool = False  # stop even if the registry cannot be asked
     failures: int = 0  # in a row, see restart.py
     failed_starts: int = 0  # in a row without becoming ready
