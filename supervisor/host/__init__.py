@@ -1,0 +1,1 @@
+"""asyncio shells around the core: the only package of the daemon that touches the machine."""

@@ -1,0 +1,167 @@
+"""cgroup v2: one folder per unit below a delegated one, so that nothing of a unit can escape (cgroups(7)).
+
+Without a delegated folder there are no cgroups here, and `process.py` works with groups and the subreaper alone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from pathlib import Path
+
+from ..core.model import Limits
+
+
+def find_base(setting: str) -> Path | None:
+    """The folder that units' cgroups may be made in; None: there is none, or `setting` is "off".
+
+    "auto" takes the daemon's own cgroup if its owner gave it away: systemd marks it so (`Delegate=yes`), a folder
+    owned by another user than root belongs to that user, and without systemd nobody else manages it.
+    """
+    if setting == "off":
+        return None
+    if setting != "auto":
+        return Path(setting) if _usable(Path(setting)) else None
+    own = _own_cgroup()
+    if own is None or not _usable(own) or not _delegated(own):
+        return None
+    return own
+
+
+def _own_cgroup() -> Path | None:
+    mount = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[fields.index("-") + 1] == "cgroup2":
+            mount = Path(fields[4])
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if mount is not None and line.startswith("0::"):
+            return mount / line[3:].lstrip("/")
+    return None
+
+
+def _usable(folder: Path) -> bool:
+    return (folder / "cgroup.kill").exists() or (
+        (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK) and _kernel_has_kill()
+    )
+
+
+def _kernel_has_kill() -> bool:
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    return (major, minor) >= (5, 14)  # the root cgroup has no cgroup.kill of its own to look at
+
+
+def _delegated(folder: Path) -> bool:
+    if not Path("/run/systemd/system").exists():
+        return True
+    for name in ("trusted.delegate", "user.delegate"):
+        try:
+            if os.getxattr(folder, name) == b"1":
+                return True
+        except OSError:
+            continue
+    return folder.stat().st_uid != 0
+
+
+class UnitGroup:
+    """The cgroup of one attempt. Made before the process, removed after its end."""
+
+    __slots__ = ("folder",)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def make(cls, base: Path, unit: str, attempt: int, limits: Limits) -> tuple[UnitGroup, list[str]]:
+        """A fresh cgroup, and which limits could not be set. Raises OSError."""
+        folder = base / f"unit-{unit.replace('/', '-')}-{attempt}"
+        folder.mkdir(exist_ok=True)
+        group = cls(folder)
+        unset = [
+            f"{name}: {error.strerror}"
+            for name, value in (("memory.max", limits.memory_max), ("pids.max", limits.pids_max))
+            if value is not None and (error := group._write(name, str(value)))
+        ]
+        return group, unset
+
+    def _write(self, name: str, value: str) -> OSError | None:
+        try:
+            (self.folder / name).write_text(value)
+        except OSError as error:
+            return error
+        return None
+
+    def procs_path(self) -> str:
+        """The file into which a process writes "0" to join."""
+        return str(self.folder / "cgroup.procs")
+
+    def pids(self) -> list[int]:
+        """The living members of the cgroup and of what they made below it."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self.folder):
+            try:
+                found += map(int, Path(folder, "cgroup.procs").read_text().split())
+            except OSError:
+                continue
+        return found
+
+    def populated(self) -> bool:
+        """Somebody lives in it or below it."""
+        try:
+            return "populated 1" in (self.folder / "cgroup.events").read_text()
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL to all of it at once, whatever forks meanwhile."""
+        self._write("cgroup.kill", "1")
+
+    def remove(self) -> None:
+        """Remove it and what its members made below; what is still in use stays."""
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                continue
+
+
+class GroupWatch:
+    """Tells when a cgroup becomes empty, without polling: `fileno` is readable when `emptied` has something to say.
+
+    cgroup.events is announced as EPOLLPRI, which an event loop does not ask for; an epoll of our own does.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, UnitGroup] = {}
+
+    def fileno(self) -> int:
+        """For the loop's add_reader."""
+        return self._epoll.fileno()
+
+    def add(self, group: UnitGroup) -> None:
+        """Watch a cgroup until it is empty. Raises OSError."""
+        if group in self._watched.values():
+            return
+        descriptor = os.open(group.folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        self._watched[descriptor] = group
+        os.read(descriptor, 256)
+        self._epoll.register(descriptor, select.EPOLLPRI)
+
+    def emptied(self) -> list[UnitGroup]:
+        """The cgroups that became empty since the last call; they are not watched any more."""
+        found = []
+        for descriptor, _ in self._epoll.poll(0):
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.read(descriptor, 256)
+            if not self._watched[descriptor].populated():
+                found.append(self._watched.pop(descriptor))
+                os.close(descriptor)
+        return found
+
+    def close(self) -> None:
+        """Stop watching."""
+        for descriptor in self._watched:
+            os.close(descriptor)
+        self._watched.clear()
+        self._epoll.close()
