@@ -1,0 +1,233 @@
+"""The heartbeat agents: each registers one attempt of one unit and renews its lease, and nothing else.
+
+An agent beats from `publish` to `withdraw`, so exactly while the lifecycle says that the unit serves. Beats that are
+due at about the same time travel as one call. A registry that is away never stops a unit: the beats are tried again.
+
+`withdraw` fences first: no call that could prolong the entry is under way or will be made when the waiting for its
+removal begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from registry_client import lease as leases
+from registry_client.backend import Backend, Capability
+from registry_client.errors import LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable
+from registry_client.lease import Lease
+from registry_client.model import Entry, LeaseKey
+
+from ..host.clock import chance, monotonic
+
+log = logging.getLogger("unitd.heartbeat")
+
+TOGETHER = 0.05  # share of the ttl: beats due within it travel with the first one
+RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
+
+
+class Agent:
+    """The heartbeat of one entry."""
+
+    __slots__ = ("calls", "due_at", "entry", "fenced", "lease", "trouble")
+
+    def __init__(self, entry: Entry, ttl_seconds: float) -> None:
+        self.entry = entry
+        self.lease = Lease(ttl_seconds)
+        self.due_at = -math.inf
+        self.fenced = False
+        self.calls: set[asyncio.Task[None]] = set()  # beats under way that include it
+        self.trouble = ""  # why the last beat failed
+
+    @property
+    def key(self) -> LeaseKey:
+        """What renewals name it by."""
+        return LeaseKey(self.entry.service, self.entry.instance, self.entry.generation)
+
+
+class Heartbeats:
+    """All heartbeat agents of the host, on one backend. Agents are named by their unit."""
+
+    def __init__(self, backend: Backend, on_confirmed: Callable[[str], None]) -> None:
+        """`on_confirmed` is told when an entry was registered."""
+        self._backend, self._on_confirmed = backend, on_confirmed
+        self._loop = asyncio.get_running_loop()
+        self._agents: dict[str, Agent] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_planned = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def publish(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
+        """Register the entry and keep it; also after a withdrawal that was called off."""
+        agent = self._agents.get(unit)
+        if agent is None or agent.entry.generation != entry.generation:
+            agent = self._agents[unit] = Agent(entry, ttl_seconds)
+        agent.entry, agent.fenced, agent.lease = entry, False, leases.resumed(agent.lease)
+        self._register(unit, agent)
+
+    def change(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
+        """Other values for an entry that is kept: they are in the registry with the next answer."""
+        agent = self._agents.get(unit)
+        if agent is not None and not agent.fenced:
+            agent.entry = entry
+            agent.lease = replace(agent.lease, ttl_seconds=ttl_seconds)
+            self._register(unit, agent)
+
+    async def withdraw(self, unit: str, *, deregister: bool) -> Lease:
+        """Stop beating, and say or do in the registry what it allows; the lease tells how long the entry can live.
+
+        Never fails: what the registry did not answer is for whoever waits for the removal.
+        """
+        agent = self._agents[unit]
+        agent.fenced = True
+        while agent.calls:  # answered or cut at the backend's time limit
+            await asyncio.wait(agent.calls)
+        agent.lease = leases.withdrawn(agent.lease)
+        try:
+            if deregister and Capability.DEREGISTER in self._backend.capabilities:
+                await self._backend.deregister(agent.key)
+                agent.lease = leases.removed(agent.lease)
+            else:
+                await self._announce(agent)
+        except (LeaseLost, RegistryRejected):
+            agent.lease = leases.removed(agent.lease)  # not there, or a newer one is
+        except RegistryError as error:
+            log.warning("%s: cannot announce that it leaves: %s", unit, error)
+        return agent.lease
+
+    async def _announce(self, agent: Agent) -> None:
+        """Tell readers to send nothing more, without prolonging the entry."""
+        if {Capability.STATUS, Capability.UPDATE_WITHOUT_RENEWAL} <= self._backend.capabilities:
+            await self._backend.update(replace(agent.entry, status="draining", weight=0))
+
+    def forget(self, unit: str) -> None:
+        """Its entry is gone."""
+        agent = self._agents.pop(unit, None)
+        if agent is not None:
+            agent.fenced = True
+
+    def lease(self, unit: str) -> Lease | None:
+        """What the agent knows of its lease; None: there is no agent."""
+        agent = self._agents.get(unit)
+        return None if agent is None else agent.lease
+
+    def entry(self, unit: str) -> Entry | None:
+        """The entry that the agent keeps in the registry."""
+        agent = self._agents.get(unit)
+        return None if agent is None else agent.entry
+
+    def trouble(self, unit: str) -> str:
+        """Why the last beat failed; "" if it did not."""
+        agent = self._agents.get(unit)
+        return "" if agent is None else agent.trouble
+
+    async def close(self) -> None:
+        """Stop beating at once; entries that are left expire."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Beats.
+
+    def _register(self, unit: str, agent: Agent) -> None:
+        self._start([agent], self._register_now(unit, agent))
+
+    def _start(self, agents: list[Agent], beat: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(beat)
+        self._tasks.add(task)
+        for agent in agents:
+            agent.due_at = math.inf  # nothing is due while a beat is under way
+            agent.calls.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            for agent in agents:
+                agent.calls.discard(task)
+                self._plan(agent)
+            self._plan_timer()
+
+        task.add_done_callback(done)
+
+    async def _register_now(self, unit: str, agent: Agent) -> None:
+        sent_at = monotonic()
+        try:
+            grant = await self._backend.register(agent.entry, agent.lease.ttl_seconds)
+        except RegistryUnavailable as error:
+            agent.lease = leases.unanswered(agent.lease, sent_at, monotonic())
+            self._report(unit, agent, f"not registered: {error}")
+        except RegistryRejected as error:
+            agent.lease = leases.refused(agent.lease, sent_at)
+            self._report(unit, agent, f"not registered: {error}")
+        else:
+            agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), grant.ttl_seconds)
+            agent.trouble = ""
+            if not agent.fenced:
+                self._on_confirmed(unit)
+
+    async def _renew(self, agents: dict[str, Agent]) -> None:
+        sent_at = monotonic()
+        try:
+            lost = await self._backend.renew([agent.key for agent in agents.values()])
+        except RegistryUnavailable as error:
+            for unit, agent in agents.items():
+                agent.lease = leases.unanswered(agent.lease, sent_at, monotonic())
+                self._report(unit, agent, f"unconfirmed: {error}")
+            return
+        for unit, agent in agents.items():
+            if agent.key in lost:
+                log.warning("%s: the registry has lost its entry; registering again", unit)
+                agent.lease = leases.refused(agent.lease, sent_at)
+            else:
+                agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), agent.lease.ttl_seconds)
+                agent.trouble = ""
+
+    def _report(self, unit: str, agent: Agent, trouble: str) -> None:
+        if not agent.trouble:
+            log.warning("%s: %s; tried again", unit, trouble)
+        agent.trouble = trouble
+
+    def _plan(self, agent: Agent) -> None:
+        """When its next beat is due; never while another is under way."""
+        if agent.fenced or agent.calls:
+            agent.due_at = math.inf
+        elif agent.trouble:
+            agent.due_at = monotonic() + agent.lease.ttl_seconds * RETRY * (0.5 + chance())
+        else:
+            agent.due_at = leases.next_beat_at(agent.lease, 2 * chance() - 1)
+
+    def _plan_timer(self) -> None:
+        """Set the timer once for all answers of this turn of the loop."""
+        if not self._timer_planned:
+            self._timer_planned = True
+            self._loop.call_soon(self._set_timer)
+
+    def _set_timer(self) -> None:
+        """One timer for all: the next beat that is due."""
+        self._timer_planned = False
+        due_at = min((agent.due_at for agent in self._agents.values()), default=math.inf)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due_at < math.inf:
+            self._timer = self._loop.call_at(max(due_at, self._loop.time()), self._beat)
+
+    def _beat(self) -> None:
+        """Send what is due, and what is due soon along with it."""
+        now = monotonic()
+        renewals: dict[str, Agent] = {}
+        for unit, agent in self._agents.items():
+            if agent.due_at > now + agent.lease.ttl_seconds * TOGETHER:
+                continue
+            if agent.lease.lost or agent.lease.sent_at is None:
+                self._register(unit, agent)
+            else:
+                renewals[unit] = agent
+        if renewals:
+            self._start(list(renewals.values()), self._renew(renewals))
+        self._plan_timer()
