@@ -6,7 +6,7 @@ Absent is null in JSON, never a missing key. Times named `at`, `started`, `finis
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import WireError
@@ -64,7 +64,7 @@ class UnitStatus:
 class Step:
     """One step of an operation."""
 
-    name: str  # withdraw | gone | settle | drain | terminate | wait | spawn | ready | register | signal
+    name: str  # wait | withdraw | gone | settle | drain | terminate | kill | backoff | spawn | ready | register | none
     state: str  # pending | running | succeeded | failed | skipped
     started: str | None = None
     finished: str | None = None
@@ -114,8 +114,16 @@ class PlanItem:
 
 
 def to_json(message: Any) -> dict[str, Any]:
-    """A message as plain values."""
-    return asdict(message)
+    """A message as plain values: dict[field name, value]. (`asdict` copies deeply and takes ten times as long.)"""
+    return {name: _plain(getattr(message, name)) for name in message.__slots__}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool | dict):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return to_json(value)
 
 
 def encode(value: Any) -> bytes:

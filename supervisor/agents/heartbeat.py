@@ -83,7 +83,7 @@ class Heartbeats:
         Never fails: what the registry did not answer is for whoever waits for the removal.
         """
         agent = self._agents[unit]
-        agent.fenced = True
+        agent.fenced, agent.due_at = True, math.inf
         while agent.calls:  # answered or cut at the backend's time limit
             await asyncio.wait(agent.calls)
         agent.lease = leases.withdrawn(agent.lease)
@@ -222,7 +222,7 @@ class Heartbeats:
         now = monotonic()
         renewals: dict[str, Agent] = {}
         for unit, agent in self._agents.items():
-            if agent.due_at > now + agent.lease.ttl_seconds * TOGETHER:
+            if agent.fenced or agent.due_at > now + agent.lease.ttl_seconds * TOGETHER:
                 continue
             if agent.lease.lost or agent.lease.sent_at is None:
                 self._register(unit, agent)

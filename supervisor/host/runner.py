@@ -11,11 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from ..core.events import Action, ArmTimer, Event, TimerFired
+from ..core.events import Action, ArmTimer, Event, Spawned, TimerFired
 from ..core.lifecycle import step
 from ..core.model import Unit, UnitSpec
 from ..core.restart import TokenBucket
-from .clock import monotonic
+from .clock import monotonic, wall
 
 log = logging.getLogger("unitd.unit")
 
@@ -23,7 +23,7 @@ log = logging.getLogger("unitd.unit")
 class Runner:
     """One unit: its spec, its value, its timer. Only `Runners` writes here."""
 
-    __slots__ = ("changed_at", "next_spec", "retry_at", "spec", "timer", "unit")
+    __slots__ = ("changed_at", "next_spec", "retry_at", "spec", "started_at", "started_wall", "timer", "unit")
 
     def __init__(self, spec: UnitSpec, attempt: int) -> None:
         self.spec = spec
@@ -31,6 +31,8 @@ class Runner:
         self.unit = Unit(attempt=attempt)
         self.timer: asyncio.TimerHandle | None = None
         self.changed_at = monotonic()  # when it entered its phase
+        self.started_at = 0.0  # its process
+        self.started_wall = 0.0
         self.retry_at: float | None = None  # when its timer fires
 
 
@@ -91,6 +93,8 @@ class Runners:
             runner.changed_at = monotonic()
         if runner.unit.attempt != before.attempt and runner.next_spec is not None:
             runner.spec, runner.next_spec = runner.next_spec, None
+        if isinstance(event, Spawned):
+            runner.started_at, runner.started_wall = monotonic(), wall()
         for action in actions:
             self._performers[type(action)](runner, action)
         for observer in self._observers:

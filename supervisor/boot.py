@@ -1,0 +1,72 @@
+"""The first thing that runs as `unitd`: arguments, the check of the installation, and then the daemon.
+
+The daemon lives on every host for months, so it imports only what it uses. asyncio imports `ssl`, which maps 4 MB
+of OpenSSL, whether or not anything is encrypted; nothing here is in this version, so the import is refused before
+asyncio asks for it, and asyncio does without (a documented use of `sys.modules`).
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from importlib import import_module
+
+from . import __version__
+from .errors import ConfigError
+from .installation import refuse_shared_folder
+
+USAGE = """\
+Usage: unitd [-c FILE]
+
+Runs the units of this host in the foreground until it is stopped.
+
+  -c, --config FILE  the configuration (default /etc/unitd/unitd.toml)
+      --version      print the version
+  -h, --help         print this
+
+Signals: TERM and INT stop all units in order, a second INT kills them; HUP applies the configuration's changes;
+USR2 opens the logs of units again; USR1 logs the state of every unit; QUIT ends unitd at once and leaves units running.
+"""
+DEFAULT_CONFIG = "/etc/unitd/unitd.toml"
+
+
+def main() -> int:
+    """The console script `unitd`; answers its exit code: 0 stopped, 1 failed, 2 wrong usage or configuration."""
+    try:
+        options, rest = getopt.gnu_getopt(sys.argv[1:], "c:h", ["config=", "help", "version"])
+    except getopt.GetoptError as error:
+        return _complain(f"{error}; see unitd --help")
+    chosen = dict(options)
+    if "-h" in chosen or "--help" in chosen:
+        print(USAGE, end="")
+        return 0
+    if "--version" in chosen:
+        print(f"unitd {__version__}")
+        return 0
+    if rest:
+        return _complain(f"cannot use {rest[0]!r}: unitd takes no arguments; see unitd --help")
+    path = chosen.get("--config") or chosen.get("-c") or DEFAULT_CONFIG
+    return _run(os.path.abspath(path))
+
+
+def _run(path: str) -> int:
+    try:
+        refuse_shared_folder()
+        sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+        daemon = import_module(".daemon", __package__)
+        daemon.run(path)
+    except ConfigError as error:
+        for item in getattr(error, "errors", (error,)):
+            _complain(str(item))
+        return 2
+    except RuntimeError as error:
+        return _complain(str(error), 1)
+    except OSError as error:
+        return _complain(f"cannot run: {error}", 1)
+    return 0
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"unitd: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,77 @@
+"""What units must not have in common, and what they may say of each other: ports, log files, dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .config_table import Problems, nearest
+from .config_units import Group
+from .core.model import DaemonSpec
+from .core.order import find_cycle
+
+
+def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems) -> None:
+    """Complain about ports and log files that two processes claim, and about dependencies that cannot be."""
+    _check_ports(groups.values(), daemon, problems)
+    _check_logs(groups.values(), problems)
+    _check_dependencies(groups, problems)
+
+
+def _check_ports(groups: Iterable[Group], daemon: DaemonSpec, problems: Problems) -> None:
+    claims: dict[tuple[str, int], tuple[str, Group | None]] = {}
+    if daemon.http_listen is not None:
+        claims[daemon.http_listen] = "[http] listen", None
+    for group in groups:
+        told: set[str] = set()  # one error for each other claimant is enough, however many ports they share
+        for spec in group.specs:
+            if (service := spec.service) is None:
+                continue
+            owner, other = claims.setdefault((service.address, service.port), (f"unit {spec.name}", group))
+            by = other.name if other else owner
+            if other is not group and by not in told:
+                told.add(by)
+                place = f" ({_place(other, 'service.port')})" if other else ""
+                reason = f"{spec.name} would have {service.address}:{service.port}, which {owner} has{place}"
+                problems.add(group.error("service.port", reason))
+
+
+def _check_logs(groups: Iterable[Group], problems: Problems) -> None:
+    claims: dict[str, tuple[str, str, Group]] = {}
+    for group in groups:
+        told: set[str] = set()
+        for spec in group.specs:
+            for stream, path in (("stdout", spec.logs.stdout), ("stderr", spec.logs.stderr)):
+                if path is None or path.startswith("/dev/"):
+                    continue
+                name, other_stream, other = claims.setdefault(path, (spec.name, stream, group))
+                if (name, other_stream) == (spec.name, stream) or other.name in told:
+                    continue
+                told.add(other.name)
+                problems.add(
+                    group.error(f"logs.{stream}", _shared_log(spec.name, path, name, other_stream, other))
+                )
+
+
+def _shared_log(unit: str, path: str, owner: str, stream: str, other: Group) -> str:
+    if owner == unit:
+        return f"stdout and stderr cannot both be written to {path}: use redirect_stderr = true"
+    if owner.partition(":")[0] == unit.partition(":")[0]:
+        return f"{unit} and {owner} cannot both write {path}: put {{number}} into it"
+    return f"{path} is written by {owner} already, as its {stream} ({_place(other, f'logs.{stream}')})"
+
+
+def _place(group: Group, key: str) -> str:
+    error = group.error(key, "")
+    return f"{error.path}:{error.line}"
+
+
+def _check_dependencies(groups: Mapping[str, Group], problems: Problems) -> None:
+    for group in groups.values():
+        for name in group.depends_on:
+            if name not in groups:
+                near = nearest(name, groups)
+                hint = f"; did you mean {near}?" if near else "; it takes names of [unit.NAME] tables"
+                problems.add(group.error("depends_on", f"no unit is called {name[:100]}{hint}"))
+    cycle = find_cycle({name: group.depends_on for name, group in groups.items()})
+    if cycle is not None:
+        problems.add(groups[cycle[0]].error("depends_on", f"units wait for each other: {' -> '.join(cycle)}"))

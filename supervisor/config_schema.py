@@ -1,0 +1,192 @@
+"""The keys that a configuration may hold, as data: name, type, default and what each becomes.
+
+The reference page of the configuration is compared with these tables. `type` and `default` are words for it; the
+defaults that count are those of `core.model`, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import config_values as values
+from .config_values import Converter
+from .core.model import Autorestart, LogFormat, Removal
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a table. `field` is where its value goes: `UnitSpec`'s, dotted, or one of the daemon's."""
+
+    type: str
+    default: str  # as it would stand in a file, "required", or in brackets what it depends on
+    convert: Converter
+    field: str
+
+
+NAME = values.matching(
+    r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,64}", 'a name of 1 to 64 letters, digits, "_", "." and "-"'
+)
+_SERVICE_NAME = values.matching(
+    r"(?!\.\.?\Z)[A-Za-z0-9_.:-]{1,128}", 'a name of 1 to 128 letters, digits, "_", ".", ":" and "-"'
+)
+_NODE_NAME = values.matching(
+    r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,128}", 'a name of 1 to 128 letters, digits, "_", "." and "-"'
+)
+TTL = values.duration(0.5, 3600.0)  # the bounds of the registries of this version
+_DURATION, _SOME_TIME, _SIZE = values.duration(), values.duration(low=0.001), values.size()
+_NAMES = values.list_of(values.text, '["database"]')
+_LEVELS = ("debug", "info", "warning", "error")
+_AUTORESTART = {
+    True: Autorestart.ALWAYS, False: Autorestart.NEVER, "unexpected": Autorestart.UNEXPECTED,
+    "always": Autorestart.ALWAYS, "never": Autorestart.NEVER,
+}  # fmt: skip
+
+MAIN = {"node": Key("name", "(host name)", _NODE_NAME, "node")}
+DAEMON = {
+    "socket": Key("path", '"/run/unitd/unitd.sock"', values.text, "socket"),
+    "socket_group": Key("string", '"unitd"', values.any_text, "socket_group"),
+    "state_dir": Key("path", '"/var/lib/unitd"', values.text, "state_dir"),
+    "log_dir": Key("path", '"/var/log/unitd"', values.text, "log_dir"),
+    "watch": Key("boolean", "false", values.boolean, "watch"),
+    "cgroup": Key('"auto", "off" or path', '"auto"', values.cgroup, "cgroup"),
+    "restarts_per_minute": Key("integer", "600", values.integer(1, 1_000_000), "restarts_per_minute"),
+    "log_level": Key(
+        " or ".join(f'"{level}"' for level in _LEVELS),
+        '"info"',
+        values.choice({level: level for level in _LEVELS}),
+        "log_level",
+    ),
+}
+HTTP = {"listen": Key("address:port", "(off)", values.loopback, "http_listen")}
+REGISTRY = {
+    "backend": Key('"embedded" or "http"', '"embedded"', values.backend, "registry_backend"),
+    "url": Key("URL", "(required for http)", values.url, "registry_url"),
+    "ttl_seconds": Key("duration", "10", TTL, "registry_ttl_seconds"),
+}
+INCLUDE = {"files": Key("list of patterns", "[]", values.list_of(values.text, '["units.d/*.toml"]'), "files")}
+
+UNIT = {
+    "command": Key("string or list of strings", "required", values.command, "argv"),
+    "numprocs": Key("integer", "1", values.integer(1, 1000), "numprocs"),
+    "numprocs_start": Key("integer", "0", values.integer(0, 65535), "numprocs_start"),
+    "autostart": Key("boolean", "true", values.boolean, "autostart"),
+    "autorestart": Key(
+        'true, false, "unexpected", "always" or "never"',
+        '"unexpected"',
+        values.choice(_AUTORESTART),
+        "restart.autorestart",
+    ),
+    "exitcodes": Key("list of integers", "[0]", values.exit_codes, "restart.exitcodes"),
+    "startsecs": Key("duration", "1", _DURATION, "startsecs"),
+    "start_timeout": Key("duration", "60", _SOME_TIME, "start_timeout"),
+    "startretries": Key("integer", "3", values.integer(0, 1_000_000), "restart.startretries"),
+    "stopsignal": Key("signal", '"TERM"', values.signal_number, "stopsignal"),
+    "stopwaitsecs": Key("duration", "10", _DURATION, "stopwaitsecs"),
+    "priority": Key("integer", "999", values.integer(-1_000_000, 1_000_000), "priority"),
+    "user": Key("string or integer", "(the daemon's)", values.user, "user"),
+    "group": Key("string or integer", "(the user's)", values.user, "os_group"),
+    "umask": Key("octal", '"022"', values.umask, "umask"),
+    "directory": Key("path", "(the daemon's)", values.text, "directory"),
+    "environment": Key(
+        "table of strings",
+        "{}",
+        values.texts(r"[^=\0]+", 'names hold no "="', '{ LANG = "C.UTF-8" }'),
+        "environment",
+    ),
+    "envfile": Key("path", "(none)", values.text, "envfile"),
+    "depends_on": Key("list of names", "[]", _NAMES, "depends_on"),
+}
+SERVICE = {
+    "name": Key("name", "(NAME)", _SERVICE_NAME, "service.name"),
+    "port": Key("integer", "required", values.integer(1, 65535), "service.port"),
+    "address": Key("host name or IP address", "(see below)", values.address, "service.address"),
+    "weight": Key("integer", "100", values.integer(1, 65535), "service.weight"),
+    "ttl_seconds": Key("duration", "(the registry's)", TTL, "service.ttl_seconds"),
+    "version": Key("string", "(none)", values.text, "service.version"),
+    "zone": Key("string", "(none)", values.label, "service.zone"),
+    "metadata": Key(
+        "table of strings",
+        "{}",
+        values.texts(r"[!-~]{1,128}", "at most 128 printable ASCII characters", '{ team = "cart" }'),
+        "service.metadata",
+    ),
+}
+RESTART = {
+    "removal": Key(
+        '"expire" or "deregister"',
+        '"expire"',
+        values.choice({each.value: each for each in Removal}),
+        "restart.removal",
+    ),
+    "settle_seconds": Key("duration", "0", _DURATION, "restart.settle_seconds"),
+    "backoff_initial": Key("duration", "1", _DURATION, "restart.backoff_initial"),
+    "backoff_factor": Key("number", "2", values.number(1, 100), "restart.backoff_factor"),
+    "backoff_max": Key("duration", "60", _DURATION, "restart.backoff_max"),
+    "backoff_jitter": Key("number", "0.1", values.number(0, 1), "restart.backoff_jitter"),
+    "stable_seconds": Key("duration", "10", _DURATION, "restart.stable_seconds"),
+}
+LOGS = {
+    "stdout": Key('"AUTO", "NONE" or path', '"AUTO"', values.text, "logs.stdout"),
+    "stderr": Key('"AUTO", "NONE" or path', '"AUTO"', values.text, "logs.stderr"),
+    "redirect_stderr": Key("boolean", "false", values.boolean, "logs.redirect_stderr"),
+    "max_bytes": Key("size", '"50MB"', _SIZE, "logs.max_bytes"),
+    "backups": Key("integer", "10", values.integer(0, 1000), "logs.backups"),
+    "format": Key(
+        '"raw", "prefix" or "json"',
+        '"raw"',
+        values.choice({each.value: each for each in LogFormat}),
+        "logs.format",
+    ),
+}
+RLIMITS = ("nofile", "nproc", "core", "fsize", "stack", "memlock", "as")
+LIMITS = {
+    "memory_max": Key("size", "(none)", values.size(low=1), "limits.memory_max"),
+    "pids_max": Key("integer", "(none)", values.integer(1, 2**22), "limits.pids_max"),
+    **{name: Key("limit", "(the daemon's)", values.rlimit, "limits.rlimits") for name in RLIMITS},
+    "nice": Key("integer", "(the daemon's)", values.integer(-20, 19), "limits.nice"),
+    "oom_score_adj": Key("integer", "(the daemon's)", values.integer(-1000, 1000), "limits.oom_score_adj"),
+}
+
+MAIN_TABLES: Mapping[str, Mapping[str, Key]] = {
+    "daemon": DAEMON, "http": HTTP, "registry": REGISTRY, "include": INCLUDE,
+}  # fmt: skip
+UNIT_TABLES: Mapping[str, Mapping[str, Key]] = {
+    "service": SERVICE, "restart": RESTART, "logs": LOGS, "limits": LIMITS,
+}  # fmt: skip
+LATER_TABLES = ("readiness", "liveness", "startup", "drain", "warmup")  # planned, and refused until then
+
+# What people type by habit, and what they mean here.
+_TREE = "is not needed: the whole process tree is always stopped"
+MAIN_HINTS = {
+    "program": "write [unit.NAME]",
+    "units": "write [unit.NAME]",
+    "group": "a unit with numprocs is a group of its own; units are chosen by name, such as web-*",
+    "supervisord": "write [daemon]",
+    "supervisorctl": "unitctl reads no file: it has --server",
+    "unix_http_server": "write [daemon] socket",
+    "inet_http_server": "write [http] listen",
+    "eventlistener": "follow GET /v1/events instead",
+}
+UNIT_HINTS = {
+    "process_name": "is not needed: processes are called NAME, or NAME:0, NAME:1, ...",
+    "stopasgroup": _TREE,
+    "killasgroup": _TREE,
+    "stdout_logfile": "write it as stdout in [unit.NAME.logs]",
+    "stderr_logfile": "write it as stderr in [unit.NAME.logs]",
+    "redirect_stderr": "write it as redirect_stderr in [unit.NAME.logs]",
+    "stdout_logfile_maxbytes": "write it as max_bytes in [unit.NAME.logs]",
+    "stderr_logfile_maxbytes": "write it as max_bytes in [unit.NAME.logs]",
+    "stdout_logfile_backups": "write it as backups in [unit.NAME.logs]",
+    "stderr_logfile_backups": "write it as backups in [unit.NAME.logs]",
+    "stdout_syslog": "syslog is not written to; see [unit.NAME.logs]",
+    "stderr_syslog": "syslog is not written to; see [unit.NAME.logs]",
+    "port": "write it as port in [unit.NAME.service]",
+    "memory_max": "write it as memory_max in [unit.NAME.limits]",
+    "nofile": "write it as nofile in [unit.NAME.limits]",
+    "kill_timeout": "it is called stopwaitsecs",
+    "serverurl": "is not needed: see UNITCTL_SERVER",
+    "env": "it is called environment",
+    "env_file": "it is called envfile",
+    "working_dir": "it is called directory",
+}

@@ -1,0 +1,87 @@
+"""Reading a table by its schema: every key is converted or complained about, and reading goes on after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .config_schema import Key
+from .config_toml import Document, Keys
+from .config_values import Invalid, describe
+from .errors import ConfigError
+
+MAX_ERRORS = 100  # nobody reads more at once, and finding near names for more takes long
+
+
+class TooManyErrors(Exception):
+    """MAX_ERRORS were found: it is time to stop looking."""
+
+
+class Problems:
+    """The errors found so far."""
+
+    __slots__ = ("errors",)
+
+    def __init__(self) -> None:
+        self.errors: list[ConfigError] = []
+
+    def add(self, error: ConfigError) -> None:
+        """Keep one more. Raises TooManyErrors when it is the last one that fits."""
+        self.errors.append(error)
+        if len(self.errors) >= MAX_ERRORS:
+            raise TooManyErrors
+
+
+def read_table(
+    document: Document,
+    keys: Keys,
+    schema: Mapping[str, Key],
+    problems: Problems,
+    *,
+    tables: Iterable[str] = (),
+    hints: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The converted values that the table at `keys` holds, by name; those of `tables` are left to others.
+
+    A value that cannot be used is left out, as if it had not been given.
+    """
+    read: dict[str, Any] = {}
+    for name, value in table_at(document, keys, problems).items():
+        key = schema.get(name)
+        if key is None:
+            if name not in tables:
+                problems.add(document.error((*keys, name), unknown(name, [*schema, *tables], hints or {})))
+            continue
+        try:
+            read[name] = key.convert(value)
+        except Invalid as error:
+            problems.add(document.error((*keys, name), str(error)))
+    return read
+
+
+def table_at(document: Document, keys: Keys, problems: Problems) -> dict[str, Any]:
+    """The table at `keys`, empty where there is none or (an error) something else."""
+    table: Any = document.tables
+    for key in keys:
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            problems.add(document.error(keys, f"must be a table, not {describe(table)}"))
+            return {}
+    return table  # type: ignore[no-any-return]
+
+
+def unknown(name: str, known: Iterable[str], hints: Mapping[str, str]) -> str:
+    """What to say of a key that means nothing here."""
+    if hint := hints.get(name):
+        return f"unknown key: {hint}"
+    if near := nearest(name, known):
+        return f"unknown key; did you mean {near}?"
+    return f"unknown key; known here: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like it, if one is like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name[:100].lower(), list(known), n=1)
+    return close[0] if close else None
