@@ -1,0 +1,39 @@
+# Everything here works on a fresh machine with Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup run test check diagram clean
+
+# The virtual environment, with unitd and unitctl in it. Made again when the dependencies change.
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/.installed-for-tests: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	touch $@
+
+# The demo shop under unitd, in the foreground, in a folder of its own. Ctrl-C ends it and leaves nothing running.
+run: setup
+	@mkdir -p run/demo && cp etc/demo/unitd.toml etc/demo/shop.py run/demo/
+	@cat etc/demo/hello.txt
+	@cd run/demo && PATH="$(CURDIR)/$(BIN):$$PATH" exec ../../$(BIN)/unitd -c unitd.toml
+
+test: .venv/.installed-for-tests check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/.installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+diagram: .venv/.installed-for-tests
+	$(BIN)/python docs/unit_states.py
+
+clean:
+	rm -rf .venv run bench/.cache
