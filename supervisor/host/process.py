@@ -26,6 +26,7 @@ from ..errors import SpawnError
 from . import spawn, tree
 from .cgroup import GroupWatch, UnitGroup
 from .clock import chance, monotonic, wall
+from .setup import child_signals
 
 log = logging.getLogger("unitd.process")
 
@@ -88,11 +89,13 @@ class Processes:
         self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._loop.add_reader(self._exits.fileno(), self._on_exits)
         # Orphans that we were given end without a pidfd of ours: the signal makes us look.
-        self._loop.add_signal_handler(signal.SIGCHLD, self._plan_sweep)
+        self._signals = child_signals()
+        self._loop.add_reader(self._signals, self._on_child_signal)
 
     def close(self) -> None:
         """Let go of everything; processes live on."""
-        self._loop.remove_signal_handler(signal.SIGCHLD)
+        self._loop.remove_reader(self._signals)
+        os.close(self._signals)
         self._loop.remove_reader(self._exits.fileno())
         self._exits.close()
         if self._groups is not None:
@@ -164,6 +167,7 @@ class Processes:
                 self._spawn_one(process)
         if self._queue:
             self._loop.call_soon(self._spawn_some)
+        self._plan_sweep()  # the signal was not blocked while processes were made, and so may have been missed
 
     def _spawn_one(self, process: Process) -> None:
         ends: list[int] = []
@@ -299,6 +303,10 @@ class Processes:
             process.group.remove()
 
     # Orphans: children of ours that are no unit's leader.
+
+    def _on_child_signal(self) -> None:
+        os.read(self._signals, 1024)
+        self._plan_sweep()
 
     def _plan_sweep(self) -> None:
         if not self._sweep_planned:

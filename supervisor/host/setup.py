@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SIGSET_BYTES = 128
 
 
 def become_subreaper() -> None:
@@ -15,6 +17,24 @@ def become_subreaper() -> None:
     if library.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def child_signals() -> int:
+    """A descriptor that is readable when children have ended (signalfd(2)); SIGCHLD is blocked from now on.
+
+    A handler would not do: hundreds of exits while the loop is busy overflow the buffer that asyncio uses for signals,
+    and then SIGTERM may be the one that is lost. A blocked signal is pending once, however many children end.
+    Raises OSError.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    library = ctypes.CDLL(None, use_errno=True)
+    mask = (ctypes.c_ubyte * _SIGSET_BYTES)()
+    mask[(signal.SIGCHLD - 1) // 8] = 1 << (signal.SIGCHLD - 1) % 8
+    descriptor: int = library.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return descriptor
 
 
 def raise_open_files() -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import stat as filemodes
 import subprocess
 import warnings
@@ -82,21 +83,32 @@ def _popen(spec: UnitSpec, environment: dict[str, str], streams: Streams, setup:
     with warnings.catch_warnings():
         # From Python 3.12 on a fork beside threads warns. The child's code is written for that, see above.
         warnings.simplefilter("ignore", DeprecationWarning)
-        process = subprocess.Popen(
-            spec.argv,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            env=environment,
-            cwd=spec.directory,
-            umask=spec.umask,
-            start_new_session=True,
-            close_fds=False,  # all of ours are close-on-exec; asking the kernel costs more the more units there are
-            preexec_fn=setup,  # noqa: PLW1509 - see the module's docstring
-        )
+        # A child inherits what is blocked, and must not find its own children's signal blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        try:
+            process = _start_process(spec, environment, streams, setup)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # Its end is watched by pidfd; without this the object would complain, when dropped, that nobody waited.
     process.returncode = 0
     return process.pid
+
+
+def _start_process(
+    spec: UnitSpec, environment: dict[str, str], streams: Streams, setup: Callable[[], None] | None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        spec.argv,
+        stdin=streams.stdin,
+        stdout=streams.stdout,
+        stderr=streams.stderr,
+        env=environment,
+        cwd=spec.directory,
+        umask=spec.umask,
+        start_new_session=True,
+        close_fds=False,  # all of ours are close-on-exec; asking the kernel costs more the more units there are
+        preexec_fn=setup,  # noqa: PLW1509 - see the module's docstring
+    )
 
 
 def _move(pid: int, group: UnitGroup) -> None:
