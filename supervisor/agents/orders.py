@@ -29,6 +29,7 @@ class Orders:
     def __init__(self, runners: Runners, operations: Operations, processes: Processes, journal: Journal) -> None:
         self._runners, self._operations = runners, operations
         self._processes, self._journal = processes, journal
+        self._waiting: dict[str, None] = {}  # units in WAITING
         runners.observe(self._on_change)
 
     @property
@@ -165,16 +166,27 @@ class Orders:
     def _on_change(self, runner: Runner, before: Unit, event: Event) -> None:
         """Units that wait for this one go on, or learn that they wait in vain."""
         unit = runner.unit
-        if unit.phase is before.phase or unit.phase not in (Phase.RUNNING, Phase.FATAL):
+        if unit.phase is before.phase:
             return
-        for name, other in self._runners.by_name.items():
-            if other.unit.phase is not Phase.WAITING or runner.spec.group not in other.spec.depends_on:
-                continue
-            operation = self._operations.open_of(name)
-            if unit.phase is Phase.FATAL and operation is not None:
-                self._operations.fail(operation, f"cannot start: {runner.spec.name} is not ready: {unit.reason}")
-            elif not self.waits_for(other.spec):
+        if unit.phase is Phase.WAITING:
+            self._waiting[runner.spec.name] = None
+        else:
+            self._waiting.pop(runner.spec.name, None)
+        if unit.phase in (Phase.RUNNING, Phase.FATAL):
+            for name in list(self._waiting):
+                self._tell_waiting(name, runner)
+
+    def _tell_waiting(self, name: str, changed: Runner) -> None:
+        waiting = self._runners.by_name.get(name)
+        if waiting is None or changed.spec.group not in waiting.spec.depends_on:
+            return
+        operation = self._operations.open_of(name)
+        if changed.unit.phase is Phase.RUNNING:
+            if not self.waits_for(waiting.spec):
                 self._runners.post(name, DependenciesReady())
+        elif operation is not None:
+            reason = f"{changed.spec.name} is not ready: {changed.unit.reason}"
+            self._operations.fail(operation, f"cannot start: {reason}")
 
 
 def _flat(waves: Sequence[Sequence[str]]) -> list[str]:
