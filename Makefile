@@ -19,7 +19,9 @@ setup: .venv/.installed
 
 # The demo shop under unitd, in the foreground, in a folder of its own. Ctrl-C ends it and leaves nothing running.
 run: setup
-	@mkdir -p run/demo && cp etc/demo/unitd.toml etc/demo/shop.py run/demo/
+	@if test -S run/demo/unitd.sock && $(BIN)/unitctl -q -c run/demo/unitd.toml status >/dev/null 2>&1; then \
+		echo "the demo runs already: stop it with Ctrl-C in its terminal" >&2; exit 1; fi
+	@rm -rf run/demo && mkdir -p run/demo && cp etc/demo/unitd.toml etc/demo/shop.py run/demo/
 	@cat etc/demo/hello.txt
 	@cd run/demo && PATH="$(CURDIR)/$(BIN):$$PATH" exec ../../$(BIN)/unitd -c unitd.toml
 

@@ -5,11 +5,16 @@ Without a delegated folder there are no cgroups here, and `process.py` works wit
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 from ..core.model import Limits
+from .tree import descendants
 
 
 def find_base(setting: str) -> Path | None:
@@ -91,9 +96,18 @@ class UnitGroup:
             return error
         return None
 
-    def procs_path(self) -> str:
-        """The file into which a process writes "0" to join."""
-        return str(self.folder / "cgroup.procs")
+    def take(self, pid: int) -> None:
+        """Move a process in, and its children until there are none outside. Blocks for some milliseconds.
+
+        A grandchild whose parent ended meanwhile has become the daemon's child: its sweep for orphans finds it.
+        """
+        moved: set[int] = set()
+        found = [pid]
+        while found:
+            for item in found:
+                self._write("cgroup.procs", str(item))  # an error: it has ended
+            moved.update(found)
+            found = [item for item in descendants(pid) if item not in moved]
 
     def pids(self) -> list[int]:
         """The living members of the cgroup and of what they made below it."""
@@ -123,6 +137,38 @@ class UnitGroup:
                 os.rmdir(folder)
             except OSError:
                 continue
+
+
+class Mover:
+    """Moves new processes into their cgroups, in a thread: each move waits for all of the kernel's readers (10 ms).
+
+    (A child could join before exec, but then its parent would wait just as long, and the loop with it.)
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[tuple[UnitGroup, int, Callable[[], None]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def move(self, group: UnitGroup, pid: int, done: Callable[[], None]) -> None:
+        """Move a process; `done` is called in the loop. The pid must not be reaped before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="unitd-cgroups", daemon=True)
+            self._thread.start()
+        self._queue.put((group, pid, done))
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            group, pid, done = item
+            group.take(pid)
+            try:
+                self._loop.call_soon_threadsafe(done)
+            except RuntimeError:
+                return  # the loop has ended
+
+    def close(self) -> None:
+        """End the thread."""
+        self._queue.put(None)
 
 
 class GroupWatch:

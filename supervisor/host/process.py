@@ -17,6 +17,7 @@ import select
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from ..core.events import Event, Exited, Spawned, TreeEmpty
 from ..core.model import Exit, UnitSpec
 from ..errors import SpawnError
 from . import spawn, tree
-from .cgroup import GroupWatch, UnitGroup
+from .cgroup import GroupWatch, Mover, UnitGroup
 from .clock import chance, monotonic, wall
 from .setup import child_signals
 
@@ -46,7 +47,8 @@ class Process:
     """One attempt: its leader, and what the leader started."""
 
     __slots__ = (
-        "attempt", "escaped", "exit", "group", "leader_reaped", "pid", "pidfd", "spec", "started_at", "told", "unit",
+        "attempt", "escaped", "exit", "group", "leader_reaped", "moving", "pid", "pidfd", "spec", "started_at", "told",
+        "unit",
     )  # fmt: skip
 
     def __init__(self, spec: UnitSpec, attempt: int) -> None:
@@ -58,6 +60,7 @@ class Process:
         self.leader_reaped = False
         self.told = False  # Exited was posted
         self.group: UnitGroup | None = None
+        self.moving = False  # into its cgroup: until then it must not be reaped
         self.escaped: dict[int, int] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
 
 
@@ -85,6 +88,8 @@ class Processes:
         self._exits = select.epoll()
         self._by_pidfd: dict[int, Process] = {}
         self._groups: GroupWatch | None = None
+        self._mover = Mover() if base_cgroup is not None else None
+        self._ended_moving: dict[int, Process] = {}  # by pidfd: leaders that ended before they were in their cgroup
         self._sweep_planned = False
         self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._loop.add_reader(self._exits.fileno(), self._on_exits)
@@ -98,6 +103,8 @@ class Processes:
         os.close(self._signals)
         self._loop.remove_reader(self._exits.fileno())
         self._exits.close()
+        if self._mover is not None:
+            self._mover.close()
         if self._groups is not None:
             self._loop.remove_reader(self._groups.fileno())
             self._groups.close()
@@ -175,9 +182,7 @@ class Processes:
             process.group = self._make_group(process)
             ends = [self._devnull if end is None else end for end in self._output.open(process.spec, process.attempt)]
             streams = spawn.Streams(self._devnull, *ends)
-            process.pid = spawn.start(
-                process.spec, process.attempt, streams, process.group, self._environment, self._nofile
-            )
+            process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile)
             process.started_at = monotonic()
             process.pidfd = os.pidfd_open(process.pid)
         except SpawnError as error:
@@ -191,6 +196,9 @@ class Processes:
             self._by_pidfd[process.pidfd] = process
             self._leaders.add(process.pid)
             self._exits.register(process.pidfd, select.EPOLLIN)
+            if process.group is not None and self._mover is not None:
+                process.moving = True
+                self._mover.move(process.group, process.pid, partial(self._moved, process))
             self._post(process.unit, Spawned(process.attempt, process.pid))
         finally:
             for end in set(ends) - {self._devnull}:
@@ -206,6 +214,13 @@ class Processes:
         for problem in unset:
             log.warning("%s: cannot set %s", process.unit, problem)
         return group
+
+    def _moved(self, process: Process) -> None:
+        process.moving = False
+        if self._ended_moving.pop(process.pidfd, None) is not None:
+            self._end({process.pidfd: process})
+        else:
+            self._plan_sweep()  # for what its children may have left outside
 
     def _failed(self, process: Process, error: SpawnError) -> None:
         can_heal = error.errno in spawn.CAN_HEAL or error.stage in ("journal", "descriptors")
@@ -223,18 +238,26 @@ class Processes:
     # Exits.
 
     def _on_exits(self) -> None:
-        ended: dict[str, Process] = {}
+        ended: dict[int, Process] = {}
         for pidfd, _ in self._exits.poll(0):
             process = self._by_pidfd.pop(pidfd)
             self._exits.unregister(pidfd)
+            if process.moving and pidfd == process.pidfd:
+                self._ended_moving[pidfd] = process
+            else:
+                ended[pidfd] = process
+        self._end(ended)
+
+    def _end(self, ended: Mapping[int, Process]) -> None:
+        """These have ended: reap them, then see what is left of their units."""
+        for pidfd, process in ended.items():
             if pidfd == process.pidfd:
                 self._reap_leader(process)
             else:
                 _reap(process.escaped.pop(pidfd))
-            ended[process.unit] = process
             os.close(pidfd)
         self._sweep()
-        for process in ended.values():
+        for process in {id(process): process for process in ended.values()}.values():
             self._settle(process)
 
     def _reap_leader(self, process: Process) -> None:
@@ -269,8 +292,8 @@ class Processes:
 
     def _remains(self, process: Process) -> bool:
         """Something of the tree lives, and is watched. The leader has been reaped."""
-        if process.group is not None:
-            return self._remains_in_group(process)
+        if process.group is not None and self._remains_in_group(process.group):
+            return True
         if process.escaped:
             return True
         if not _group_exists(process.pid):
@@ -278,9 +301,7 @@ class Processes:
         self._watch_all(process, tree.members(process.pid, process.unit))
         return bool(process.escaped)
 
-    def _remains_in_group(self, process: Process) -> bool:
-        group = process.group
-        assert group is not None
+    def _remains_in_group(self, group: UnitGroup) -> bool:
         if not group.populated():
             return False
         if self._groups is None:

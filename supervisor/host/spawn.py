@@ -3,8 +3,6 @@
 A plain process goes through `subprocess` alone, which uses vfork and so costs the same however large the daemon is
 (0.6 ms where fork takes 2). Only what it cannot say (limits, niceness, oom score, another user) runs as Python code in
 a forked child; that child calls nothing but system calls prepared before the fork, takes no lock and imports nothing.
-Such a child joins its cgroup itself; a plain one is moved there as soon as its exec is known, with what it may have
-started.
 """
 
 from __future__ import annotations
@@ -21,9 +19,7 @@ from errno import E2BIG, EACCES, EAGAIN, EINVAL, ELOOP, EMFILE, ENAMETOOLONG, EN
 
 from ..core.model import UnitSpec
 from ..errors import SpawnError
-from .cgroup import UnitGroup
 from .identity import Identity, resolve
-from .tree import descendants
 
 CAN_HEAL = frozenset((EAGAIN, ENOMEM, EMFILE, ENFILE))  # shortages; all else needs a change of files or configuration
 
@@ -54,16 +50,14 @@ def environment_of(spec: UnitSpec, attempt: int, base: Mapping[str, str], identi
     return {**base, **dict(identity.environment if identity else ()), **dict(spec.environment), **own}
 
 
-def start(
-    spec: UnitSpec, attempt: int, streams: Streams, group: UnitGroup | None, base: Mapping[str, str], nofile: int | None
-) -> int:
+def start(spec: UnitSpec, attempt: int, streams: Streams, base: Mapping[str, str], nofile: int | None) -> int:
     """The pid of the new process, whose exec has succeeded. Raises SpawnError.
 
     `nofile` is the soft limit of open files to restore, where the daemon raised its own.
     """
     identity = resolve(spec.user, spec.os_group)
     _check_directory(spec.directory)
-    setup, report = _child_setup(spec, identity, group)
+    setup, report = _child_setup(spec, identity)
     try:
         pid = _popen(spec, environment_of(spec, attempt, base, identity), streams, setup)
     except OSError as error:
@@ -72,8 +66,6 @@ def start(
         raise report() from error
     finally:
         report.close()
-    if group is not None and setup is None:
-        _move(pid, group)
     if nofile is not None and not any(name == "NOFILE" for name, _, _ in spec.limits.rlimits):
         _restore_nofile(pid, nofile)
     return pid
@@ -111,23 +103,6 @@ def _start_process(
     )
 
 
-def _move(pid: int, group: UnitGroup) -> None:
-    """Put a process that has just begun into its cgroup, and its children until there are no new ones outside.
-
-    A grandchild whose parent ended meanwhile has become our child: the sweep for orphans finds it.
-    """
-    moved: set[int] = set()
-    found = [pid]
-    while found:
-        for item in found:
-            try:
-                _write(group.procs_path(), b"%d" % item)
-            except ProcessLookupError:
-                continue
-        moved.update(found)
-        found = [item for item in descendants(pid) if item not in moved]
-
-
 def _restore_nofile(pid: int, soft: int) -> None:
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -155,9 +130,7 @@ class _Report:
                 os.close(descriptor)
 
 
-def _child_setup(
-    spec: UnitSpec, identity: Identity | None, group: UnitGroup | None
-) -> tuple[Callable[[], None] | None, _Report]:
+def _child_setup(spec: UnitSpec, identity: Identity | None) -> tuple[Callable[[], None] | None, _Report]:
     limits = spec.limits
     calls: list[tuple[str, Callable[[], object]]] = []
     if limits.oom_score_adj is not None:
@@ -175,9 +148,6 @@ def _child_setup(
     report = _Report(wanted=bool(calls))
     if not calls:
         return None, report
-    if group is not None:
-        procs = group.procs_path()
-        calls.insert(0, ("cgroup", lambda: _write(procs, b"0")))
     write_end, directory = report.write_end, spec.directory
 
     def setup() -> None:
