@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from registry_client.backend import Backend
@@ -20,6 +22,7 @@ from registry_client.server import RegistryApi
 
 from .agents.apply import Applier
 from .agents.entry import node_entry, unit_entry
+from .agents.heal import Healer
 from .agents.heartbeat import Heartbeats
 from .agents.history import History
 from .agents.operations import Operations
@@ -130,6 +133,7 @@ class Daemon:
         self._runners.observe(self._on_change)
         self._orders = Orders(self._runners, self._operations, self._processes, self._journal)
         self._applier = Applier(self._runners, self._orders, self._operations, self._attempts, self._reregister)
+        self._healer = Healer(self._runners, self._runners.post, _watch_folder)
         self._view = View(self._runners, self._operations, lambda: (self._heartbeats, self._restart_agents))
         self._control = Control(
             self,
@@ -255,9 +259,8 @@ class Daemon:
 
     def _watch_files(self) -> None:
         if self._config.daemon.watch:
-            from .host.watch import FileWatcher  # brings watchdog and a thread: only where it is asked for
-
-            self._watcher = FileWatcher(self._config.files, self._reload)
+            self._watcher = import_module(".host.watch", __package__).Folders(self._reload)
+            self._watcher.watch(self._config.files)
 
     @property
     def is_ready(self) -> bool:
@@ -331,6 +334,7 @@ class Daemon:
         """The registry's and the units' ends come first: whoever reads entries over HTTP must see them go."""
         if self._watcher is not None:
             self._watcher.close()
+        self._healer.close()
         await self._withdraw_node()
         await self._restart_agents.close()
         await self._heartbeats.close()
@@ -343,6 +347,11 @@ class Daemon:
     async def _withdraw_node(self) -> None:
         if self._heartbeats.entry(NODE) is not None:
             await self._heartbeats.withdraw(NODE, deregister=True)
+
+
+def _watch_folder(folder: str, changed: Callable[[], None]) -> Any:
+    # Brings watchdog and a thread: only where something is to be watched.
+    return import_module(".host.watch", __package__).Folder(folder, "", changed)
 
 
 def _gid(group: str | None) -> int | None:
