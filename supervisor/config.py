@@ -93,6 +93,7 @@ class _Loader:
         self.node = node if node is not None else os.uname().nodename
         self.problems = Problems()
         self.paths: list[str] = []  # of the files that were read or could not be, the main one first
+        self.unread = 0  # files that could not be
         self.groups: dict[str, Group] = {}
         self.room = MAX_UNITS
 
@@ -116,19 +117,24 @@ class _Loader:
         around = Surroundings(daemon, self.default_address, self.read, self.problems)
         for document in (main, *self._included(main, patterns)):
             self._units(document, around)
-        check_across(self.groups, daemon, self.problems)
+        check_across(self.groups, daemon, self.problems, complete=not self.unread)
         units = {spec.name: spec for group in self.groups.values() for spec in group.specs}
         files = (*self.paths, *around.env_files)
         return Config(daemon, units, files, tuple(absolute(main, pattern) for pattern in patterns))
 
-    def _open(self, path: str) -> Document | None:
+    def _open(self, path: str, included_by: Document | None = None) -> Document | None:
         self.paths.append(path)
         try:
             return Document(path, self.read(path))
         except (OSError, UnicodeError) as error:
-            self.problems.add(ConfigError(f"cannot read it: {why_unreadable(error)}", path=path))
+            why = why_unreadable(error)
+            if included_by is None:
+                self.problems.add(ConfigError(f"cannot read it: {why}", path=path))
+            else:
+                self.problems.add(included_by.error(("include", "files"), f"cannot read {path}: {why}"))
         except ConfigError as error:
             self.problems.add(error)
+        self.unread += 1
         return None
 
     # The main file.
@@ -175,7 +181,7 @@ class _Loader:
                     self.problems.add(main.error(("include", "files"), reason))
                     continue
                 seen[real] = f"{pattern!r} includes it already"
-                document = self._open(path)
+                document = self._open(path, included_by=main)
                 if document is not None:
                     self._check_included(document)
                     documents.append(document)

@@ -10,11 +10,17 @@ from .core.model import DaemonSpec
 from .core.order import find_cycle
 
 
-def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems) -> None:
-    """Complain about ports and log files that two processes claim, and about dependencies that cannot be."""
+def check_across(
+    groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems, *, complete: bool
+) -> None:
+    """Complain about ports and log files that two processes claim, and about dependencies that cannot be.
+
+    Unless `complete`, units may be missing: nothing is said of dependencies then.
+    """
     _check_ports(groups.values(), daemon, problems)
     _check_logs(groups.values(), problems)
-    _check_dependencies(groups, problems)
+    if complete:
+        _check_dependencies(groups, problems)
 
 
 def _check_ports(groups: Iterable[Group], daemon: DaemonSpec, problems: Problems) -> None:

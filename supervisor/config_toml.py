@@ -22,13 +22,14 @@ Keys = tuple[str, ...]
 class Document:
     """A parsed file: `tables` is what it says, `path` where it is."""
 
-    __slots__ = ("_lines", "_text", "path", "tables")
+    __slots__ = ("_lines", "_rows", "_text", "path", "tables")
 
     def __init__(self, path: str, data: bytes) -> None:
         """Raises ConfigError with the line where the bytes stop being UTF-8 or TOML."""
         self.path = path
         self._text = decode(path, data)
         self._lines: dict[Keys, int] | None = None
+        self._rows: list[str] | None = None
         self.tables = _parse(path, self._text)
 
     def line_of(self, keys: Keys) -> int:
@@ -42,7 +43,9 @@ class Document:
 
     def line_text(self, line: int) -> str:
         """What stands on a line that `line_of` named."""
-        return self._text.split("\n")[line - 1] if line else ""
+        if self._rows is None:
+            self._rows = self._text.split("\n")
+        return self._rows[line - 1] if line else ""
 
     def error(self, keys: Keys, reason: str) -> ConfigError:
         """An error at a key of this file."""
@@ -85,9 +88,9 @@ def _parse(path: str, text: str) -> dict[str, Any]:
         raise ConfigError(
             "its tables, lists or keys are nested too deeply", path=path, line=_deepest(text)
         ) from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError:  # of more digits than Python converts
         line = next((number for number, row in enumerate(text.split("\n"), 1) if _LONG_NUMBER.search(row)), 0)
-        raise ConfigError(f"cannot read a number: {str(error)[:100]}", path=path, line=line) from None
+        raise ConfigError("a number has thousands of digits", path=path, line=line) from None
 
 
 _LONG_NUMBER = re.compile(r"[0-9_]{1000}")

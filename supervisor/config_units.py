@@ -122,8 +122,8 @@ class _Builder:
 
     def _check_umask(self) -> None:
         """22 is read as decimal, and hardly ever meant so."""
-        if type(self.raw.get("umask")) is not int or not self.raw["umask"]:
-            return
+        if not isinstance(self.raw.get("umask"), int) or not self.table.get("umask"):
+            return  # a string, 0, or complained about
         line = self.document.line_text(self.document.line_of((*self.keys, "umask")))
         if "0o" not in line:
             self.complain("umask", 'must be octal: write a string such as "022", or 0o022')
@@ -191,7 +191,7 @@ class _Builder:
             environment=share(
                 self._environment(fill, table.pop("envfile", None), table.pop("environment", ()))
             ),
-            depends_on=depends_on,
+            depends_on=share(depends_on),
             service=self._service(fill, service, number) if service is not None else None,
             restart=share(self._restart(table)),
             logs=share(self._logs(fill, name)),
@@ -203,7 +203,10 @@ class _Builder:
 
     def _environment(self, fill: _Filler, envfile: str | None, environment: Pairs) -> Pairs:
         """Sorted by name: their order means nothing, and a change of it is none."""
-        variables = dict(self._env_file(fill.path("envfile", envfile))) if envfile is not None else {}
+        before = len(self.problems.errors)
+        path = fill.path("envfile", envfile) if envfile is not None else None
+        whole = len(self.problems.errors) == before  # a path with a wrong placeholder is not even looked for
+        variables = dict(self._env_file(path)) if path is not None and whole else {}
         variables.update((name, fill.text(f"environment.{name}", value)) for name, value in environment)
         return tuple(sorted((intern(name), intern(value)) for name, value in variables.items()))
 

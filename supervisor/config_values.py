@@ -79,7 +79,7 @@ def duration(low: float = 0.0, high: float = MAX_SECONDS) -> Converter:
     def convert(value: Any) -> float:
         seconds = _seconds(value)
         if not low <= seconds <= high:
-            raise Invalid(f"must be from {low:g} to {high:g} seconds, not {describe(value)}")
+            raise Invalid(f"must be from {low:.10g} to {high:.10g} seconds, not {describe(value)}")
         return float(seconds)
 
     return convert
@@ -265,8 +265,9 @@ def _limit(value: Any) -> int:
         return UNLIMITED
     try:
         return int(size()(value))
-    except Invalid as error:
-        raise Invalid(f'{error}; no limit is "infinity"') from None
+    except Invalid:
+        wanted = 'must be a whole number, a size such as "64KB", or "infinity"'
+        raise Invalid(f"{wanted}, not {describe(value)}") from None
 
 
 def user(value: Any) -> str:
@@ -294,7 +295,7 @@ def loopback(value: Any) -> tuple[str, int]:
     if match is None or not 1 <= int(match[3]) <= 65535:
         raise Invalid(f'must be an address and a port such as "127.0.0.1:9301", not {describe(value)}')
     host = match[1] or ("127.0.0.1" if match[2] == "localhost" else match[2])
-    if not _LOOPBACK.fullmatch(host):
+    if not _LOOPBACK.fullmatch(host) or any(int(part) > 255 for part in host.split(".") if part.isdigit()):
         raise Invalid(
             f"cannot listen on {host}: that needs TLS and tokens, which this version does not have; "
             "listen on loopback, such as 127.0.0.1:9301, or use the unix socket"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import unquote
+from uuid import uuid4
 
 from registry_client.server import RegistryApi
 
@@ -147,6 +149,8 @@ class Control:
                 )
             return _accepted(known)
         names = self.orders.select(pattern.split(","))
+        if command.command_id is None:  # one for all units that it touches, for whoever follows it
+            command = replace(command, command_id=uuid4().hex)
         if verb == "signal":
             number = signal_number(command.parameters.get("signal"))
             return _accepted(self.orders.signal(names, command, number))

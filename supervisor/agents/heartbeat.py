@@ -66,7 +66,8 @@ class Heartbeats:
         agent = self._agents.get(unit)
         if agent is None or agent.entry.generation != entry.generation:
             agent = self._agents[unit] = Agent(entry, ttl_seconds)
-        agent.entry, agent.fenced, agent.lease = entry, False, leases.resumed(agent.lease)
+        agent.entry, agent.fenced = entry, False
+        agent.lease = replace(leases.resumed(agent.lease), ttl_seconds=ttl_seconds)
         self._register(unit, agent)
 
     def change(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
@@ -97,6 +98,8 @@ class Heartbeats:
             agent.lease = leases.removed(agent.lease)  # not there, or a newer one is
         except RegistryError as error:
             log.warning("%s: cannot announce that it leaves: %s", unit, error)
+        except Exception:
+            log.exception("%s: cannot announce that it leaves: the registry backend failed", unit)
         return agent.lease
 
     async def _announce(self, agent: Agent) -> None:
@@ -127,6 +130,8 @@ class Heartbeats:
 
     async def close(self) -> None:
         """Stop beating at once; entries that are left expire."""
+        for agent in self._agents.values():
+            agent.fenced = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -158,12 +163,11 @@ class Heartbeats:
         sent_at = monotonic()
         try:
             grant = await self._backend.register(agent.entry, agent.lease.ttl_seconds)
-        except RegistryUnavailable as error:
-            agent.lease = leases.unanswered(agent.lease, sent_at, monotonic())
-            self._report(unit, agent, f"not registered: {error}")
         except RegistryRejected as error:
             agent.lease = leases.refused(agent.lease, sent_at)
             self._report(unit, agent, f"not registered: {error}")
+        except Exception as error:
+            self._unanswered(unit, agent, sent_at, "not registered", error)
         else:
             agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), grant.ttl_seconds)
             agent.trouble = ""
@@ -174,10 +178,9 @@ class Heartbeats:
         sent_at = monotonic()
         try:
             lost = await self._backend.renew([agent.key for agent in agents.values()])
-        except RegistryUnavailable as error:
+        except Exception as error:
             for unit, agent in agents.items():
-                agent.lease = leases.unanswered(agent.lease, sent_at, monotonic())
-                self._report(unit, agent, f"unconfirmed: {error}")
+                self._unanswered(unit, agent, sent_at, "unconfirmed", error)
             return
         for unit, agent in agents.items():
             if agent.key in lost:
@@ -186,6 +189,13 @@ class Heartbeats:
             else:
                 agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), agent.lease.ttl_seconds)
                 agent.trouble = ""
+
+    def _unanswered(self, unit: str, agent: Agent, sent_at: float, what: str, error: Exception) -> None:
+        """A beat may have counted or not. Backends are plugins: one that breaks its promise must not end the beating."""
+        counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
+        agent.lease = leases.unanswered(agent.lease, sent_at, monotonic(), may_have_counted=counted)
+        known = isinstance(error, RegistryError)
+        self._report(unit, agent, f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}")
 
     def _report(self, unit: str, agent: Agent, trouble: str) -> None:
         if not agent.trouble:

@@ -156,6 +156,7 @@ class Config:
     daemon: DaemonSpec
     units: dict[str, UnitSpec]
     files: tuple[str, ...] = ()  # every file that was read, the main one first
+    patterns: tuple[str, ...] = ()  # absolute ones, of the files to include: another file may match one day
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The command line of a host's daemon: `unitctl`."""

@@ -1,0 +1,41 @@
+"""Every error of this package; each class answers who must act.
+
+Facts are attributes, messages are for people: "cannot <verb> <thing>: <reason>".
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """Base of the package's errors; never raised itself."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry gave no answer, or none that makes sense: try again later.
+
+    `may_have_counted` is False when the call certainly changed nothing, because it was never sent.
+    """
+
+    def __init__(self, message: str, *, may_have_counted: bool = True) -> None:
+        self.may_have_counted = may_have_counted
+        super().__init__(message)
+
+
+class RegistryRejected(RegistryError):
+    """The call is wrong and stays wrong: do not repeat it as it is.
+
+    `code` is for programs: `stale_generation` (then `held_generation` is the one in the registry), `bad_entry`
+    (then `key` is the field to blame), `bad_ttl`, `bad_request`, `closed`, `answer_too_large`, or `http_<status>`.
+    """
+
+    def __init__(self, message: str, *, code: str, key: str = "", held_generation: int | None = None) -> None:
+        self.code, self.key, self.held_generation = code, key, held_generation
+        super().__init__(message)
+
+
+class LeaseLost(RegistryError):
+    """The entry is not in the registry (any more), or not in this generation: register it again."""
+
+
+class Unsupported(RegistryError):
+    """This backend cannot do that, now or later: configure another one. Raised at construction."""

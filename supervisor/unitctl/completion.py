@@ -1,0 +1,110 @@
+"""`completion` and `help`, and what the TAB key needs."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+
+from ..errors import SupervisorError
+from .codes import DONE
+from .decode import raw_list
+from .session import Session, command
+
+VARIABLE = "_UNITCTL_COMPLETE"
+_ANSWER_SECONDS = 1.0  # nobody waits longer for a TAB
+
+# bash cuts words at colons (COMP_WORDBREAKS), and unit names have them: the whole line up to the cursor is handed
+# over, and what bash takes for earlier words is cut off the answers again.
+_BASH = """\
+%(complete_func)s() {
+    local line=${COMP_LINE:0:$COMP_POINT} type value cut=""
+    if [[ $COMP_WORDBREAKS == *:* ]]; then
+        cut=${line##*[[:space:]]}
+        if [[ $cut == *:* ]]; then cut=${cut%%:*}:; else cut=""; fi
+    fi
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$cut"}") ;;
+        esac
+    done < <(env COMP_WORDS="$line" %(complete_var)s=bash_complete "$1" 2>/dev/null)
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+@add_completion_class
+class UnitctlBash(BashComplete):
+    """Bash, with words that hold colons."""
+
+    source_template = _BASH
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the cursor's, and what there is of that one."""
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)
+        incomplete = words.pop() if words and not line[-1:].isspace() else ""
+        return words[1:], incomplete
+
+
+def unit_names(session: Session | None, incomplete: str) -> list[CompletionItem[str]]:
+    """The daemon's units and groups whose names begin so, with their states; [] when it does not answer."""
+    if session is None:
+        return []
+    session.timeout = _ANSWER_SECONDS
+    try:
+        items = raw_list(session.client().get("/v1/units"), "units")
+    except (SupervisorError, click.ClickException, OSError):
+        return []
+    names = {str(item.get("unit")): str(item.get("state")) for item in items}
+    groups = {f"{name.partition(':')[0]}:*": "the whole group" for name in names if ":" in name}
+    candidates = {**names, **groups, "all": "every unit"}
+    return [
+        CompletionItem(name, help=text) for name, text in candidates.items() if name.startswith(incomplete)
+    ]
+
+
+@command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(ctx: click.Context, session: Session, shell: str) -> int:
+    """Print the script that completes on the TAB key.
+
+    Commands, options and the names of units are completed.
+
+    For bash: unitctl completion bash > /etc/bash_completion.d/unitctl
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    made = kind(ctx.find_root().command, {}, "unitctl", VARIABLE)
+    session.terminal.out(ShellComplete.source(made))  # not kind's own, which runs bash to learn its version
+    return DONE
+
+
+@command("help")
+@click.argument("name", metavar="[COMMAND]", required=False)
+@click.pass_context
+def help_command(ctx: click.Context, session: Session, name: str | None) -> int:
+    """Explain unitctl, or one of its commands."""
+    root = ctx.find_root()
+    if name is None:
+        session.terminal.out(f"{root.get_help()}\n")
+        return DONE
+    assert isinstance(root.command, click.Group)
+    _, found, _ = root.command.resolve_command(root, [name])
+    assert found is not None
+    with click.Context(found, info_name=name, parent=root) as inner:
+        session.terminal.out(f"{found.get_help(inner)}\n")
+    return DONE

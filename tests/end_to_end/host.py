@@ -1,0 +1,422 @@
+"""A private host for one scenario: a real unitd as a process of its own, its folder, its ports, and what it leaves.
+
+Everything that the daemon starts inherits the host's marker in its environment; that is how leftovers are found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+DEADLINE_SECONDS = 15.0
+POLL_SECONDS = 0.01
+MARKER = "UNITD_SCENARIO"
+UNITD = (sys.executable, "-W", "error", "-c", "import sys; from supervisor.boot import main; sys.exit(main())")
+UNITCTL = (sys.executable, "-W", "error", "-c", "from supervisor.unitctl.main import main; main()")
+SERVE = f"{sys.executable} -S {Path(__file__).with_name('serve.py')}"  # a small server, see there
+CGROUPS = next((Path(path) for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+                if Path(path, "cgroup.procs").exists()), None)  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+Json = Any
+
+
+class UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Instead of TCP."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Answer:
+    """What the daemon answered."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+
+    @property
+    def json(self) -> Json:
+        """The body's value."""
+        return json.loads(self.body)
+
+    def __repr__(self) -> str:
+        return f"{self.status} {self.body[:2000]!r}"
+
+
+def until(what: str, look: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
+    """The first true value that `look` gives; fails, with the last one, when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = look()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last seen: {value!r}"
+        time.sleep(POLL_SECONDS)
+
+
+def started_at(pid: int) -> float | None:
+    """When a process began, on CLOCK_BOOTTIME, exact to a hundredth of a second below; None: there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text[text.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def boottime() -> float:
+    """The clock of `started_at`."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state; "" if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return text[text.rindex(")") + 2]
+
+
+def is_alive(pid: int) -> bool:
+    """It exists and is no zombie."""
+    return state_of(pid) not in ("", "Z", "X")
+
+
+def marked(*words: str) -> set[int]:
+    """The living processes that have all these words in their environment, or in their command line."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit() and _carries(name, words)}
+
+
+def _carries(pid: str, words: tuple[str, ...]) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes() + b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    lines = text.split(b"\0")
+    return all(word.encode() in lines for word in words) and is_alive(int(pid))
+
+
+def listening_ports() -> set[int]:
+    """The TCP ports that anybody on this machine listens on."""
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many free neighbours, below the ports that the kernel gives to clients."""
+    for _ in range(200):
+        first = random.randrange(20_000, 32_000 - count)
+        taken = listening_ports()
+        if taken.isdisjoint(range(first, first + count)):
+            return first
+    raise AssertionError("no free ports")
+
+
+class Host:
+    """One unitd on one configuration. `close` ends everything and complains about what was left."""
+
+    def __init__(self, cgroup: str = "off") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ue", dir="/tmp"))  # short: a socket's path has 107 bytes
+        self.folder.chmod(0o755)
+        self.marker = f"{MARKER}={uuid4().hex}"
+        self.cgroup = cgroup
+        self.cgroup_folder = self._make_cgroup() if cgroup == "auto" else None
+        self.config = self.folder / "unitd.toml"
+        self.socket = str(self.folder / "s")
+        self.ports: list[int] = []
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self.stderr = self.folder / "unitd.err"
+        self.expects_tracebacks = False
+
+    def _make_cgroup(self) -> Path:
+        """One for the daemon alone, as a service manager would give it."""
+        assert CGROUPS is not None
+        folder = CGROUPS / f"unitd-test-{uuid4().hex[:8]}"
+        folder.mkdir()
+        if os.path.exists("/run/systemd/system"):
+            os.setxattr(folder, "trusted.delegate", b"1")
+        return folder
+
+    def port(self, count: int = 1) -> int:
+        """A free TCP port, or the first of several neighbours."""
+        first = _free_ports(count)
+        self.ports.extend(range(first, first + count))
+        return first
+
+    def file(self, name: str, text: str, mode: int = 0o644) -> Path:
+        """A file in the host's folder."""
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    # The daemon.
+
+    def configure(self, units: str, *, registry: str = "", http: str = "", **daemon: object) -> None:
+        """Write the configuration; keywords become keys of [daemon]."""
+        own: dict[str, object] = {"socket": "s", "state_dir": "state", "log_dir": "log", "socket_group": "",
+                                  "cgroup": self.cgroup, **daemon}  # fmt: skip
+        lines = ['node = "here"', *(f"daemon.{key} = {json.dumps(value)}" for key, value in own.items())]
+        if registry:
+            lines.append(f"registry = {{ {registry} }}")
+        if http:
+            lines.append(f'http.listen = "{http}"')
+        new = self.config.with_suffix(".new")
+        new.write_text("\n".join([*lines, units]))
+        new.rename(self.config)
+        (self.folder / "log").mkdir(exist_ok=True)
+
+    def run(self, *, wait: bool = True, before_exec: Callable[[], None] | None = None, **environment: str) -> None:
+        """Start the daemon, and wait until it is ready."""
+        name, _, value = self.marker.partition("=")
+        procs = None if self.cgroup_folder is None else self.cgroup_folder / "cgroup.procs"
+
+        def prepare() -> None:
+            if procs is not None:
+                procs.write_text("0")
+            if before_exec is not None:
+                before_exec()
+
+        with open(self.stderr, "ab") as stderr:
+            self.daemon = subprocess.Popen(
+                [*UNITD, "-c", str(self.config)],
+                cwd=ROOT,
+                env={**os.environ, name: value, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                preexec_fn=prepare,
+            )
+        if wait:
+            until("the daemon is ready", self._is_ready)
+
+    def _is_ready(self) -> bool:
+        assert self.daemon is not None
+        assert self.daemon.poll() is None, f"unitd ended with {self.daemon.returncode}: {self.said()}"
+        try:
+            return self.ask("GET", "/readyz").status == 200
+        except OSError:
+            return False
+
+    def said(self) -> str:
+        """The daemon's own log."""
+        return self.stderr.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """The daemon's."""
+        assert self.daemon is not None
+        return self.daemon.pid
+
+    def signal(self, number: int) -> None:
+        """Send the daemon a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """The daemon's exit code, once it has ended."""
+        assert self.daemon is not None
+        return self.daemon.wait(seconds)
+
+    def stop(self, seconds: float = DEADLINE_SECONDS) -> None:
+        """Stop all units and the daemon, in order."""
+        self.signal(signal.SIGTERM)
+        assert self.wait(seconds) == 0, self.said()
+
+    # Its API.
+
+    def connection(self, timeout: float = DEADLINE_SECONDS) -> HTTPConnection:
+        """To the daemon's unix socket."""
+        return UnixConnection(self.socket, timeout)
+
+    def ask(self, method: str, path: str, body: Json = None, timeout: float = DEADLINE_SECONDS) -> Answer:
+        """One request."""
+        connection = self.connection(timeout)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        finally:
+            connection.close()
+
+    def unit(self, name: str) -> Json:
+        """The status of a unit."""
+        answer = self.ask("GET", f"/v1/units/{quote(name, safe='')}")
+        assert answer.status == 200, answer
+        return answer.json
+
+    def units(self) -> dict[str, Json]:
+        """All of them by name."""
+        return {status["unit"]: status for status in self.ask("GET", "/v1/units").json["units"]}
+
+    def pids(self) -> dict[str, int | None]:
+        """The leading process of every unit."""
+        return {name: status["pid"] for name, status in self.units().items()}
+
+    def order(self, verb: str, pattern: str, **parameters: object) -> list[Json]:
+        """Give an order and do not wait; its operations."""
+        path = f"/v1/units/{quote(pattern, safe='')}/{verb}"
+        answer = self.ask("POST", path, {"parameters": parameters})
+        assert answer.status == 202, answer
+        return list(answer.json["operations"])
+
+    def finish(self, operations: list[Json], seconds: float = DEADLINE_SECONDS) -> list[Json]:
+        """The operations as they have ended."""
+        deadline = time.monotonic() + seconds
+        ended = []
+        for operation in operations:
+            left = max(0.0, deadline - time.monotonic())
+            answer = self.ask("GET", f"/v1/operations/{operation['id']}?wait={left:.2f}", timeout=left + 5)
+            assert answer.json["finished"] is not None, f"not within {seconds:g} s: {answer}"
+            ended.append(answer.json)
+        return ended
+
+    def do(self, verb: str, pattern: str, **parameters: object) -> list[Json]:
+        """Give an order that must succeed, and wait for it."""
+        ended = self.finish(self.order(verb, pattern, **parameters))
+        assert all(operation["state"] == "succeeded" for operation in ended), ended
+        return ended
+
+    def until_state(self, name: str, state: str, seconds: float = DEADLINE_SECONDS) -> Json:
+        """The unit's status, once it is in that state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.unit(name)
+            if status["state"] == state:
+                return status
+            assert time.monotonic() < deadline, f"{name} is not {state} within {seconds:g} s: {status}"
+            time.sleep(POLL_SECONDS)
+
+    def until_registered(self, name: str, after: int = 0, seconds: float = DEADLINE_SECONDS) -> Json:
+        """The unit's registry entry, once there is one of a generation above `after`."""
+        status = self.unit(name)
+
+        def look() -> Json:
+            entry = self.entry(status["service"], name)
+            return entry if entry is not None and entry["generation"] > after else None
+
+        return until(f"{name} is registered", look, seconds)
+
+    def entry(self, service: str, unit: str) -> Json | None:
+        """The registry's entry of a unit; None: there is none."""
+        entries = self.entries(service)
+        return next((entry for entry in entries if entry["unit"] == unit), None)
+
+    def entries(self, service: str) -> list[Json]:
+        """All of a service."""
+        answer = self.ask("GET", f"/v1/registry/services/{service}")
+        assert answer.status == 200, answer
+        return list(answer.json["entries"])
+
+    def unitctl(self, *arguments: str, seconds: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run unitctl on this daemon."""
+        return subprocess.run(
+            [*UNITCTL, "--server", f"unix://{self.socket}", *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    # What is there.
+
+    def processes(self, unit: str | None = None, generation: int | None = None) -> set[int]:
+        """What lives of all units, of one, or of one attempt of one; never the daemon itself."""
+        words = [self.marker]
+        if unit is not None:
+            words.append(f"UNITD_UNIT={unit}")
+        if generation is not None:
+            words.append(f"UNITD_GENERATION={generation}")
+        own = {self.daemon.pid} if self.daemon is not None else set()
+        return marked(*words) - own
+
+    def cgroups(self) -> list[str]:
+        """The cgroups of units."""
+        if self.cgroup_folder is None:
+            return []
+        return sorted(entry.name for entry in self.cgroup_folder.iterdir() if entry.is_dir())
+
+    def zombies(self) -> list[int]:
+        """Children of the daemon that it has not reaped."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(child) for child in children if state_of(int(child)) == "Z"]
+
+    def close(self) -> None:
+        """End the daemon as its manager would; then nothing may be left."""
+        complaints = list(self._end_daemon())
+        complaints += [f"process {pid} is left: {_command(pid)}" for pid in self.processes()]
+        _kill(self.processes())
+        left = listening_ports().intersection(self.ports)
+        complaints += [f"port {port} is listened on" for port in sorted(left)]
+        complaints += [f"cgroup {name} is left" for name in self.cgroups()]
+        if self.cgroup_folder is not None:
+            _remove_cgroup(self.cgroup_folder)
+        said = self.said() if self.stderr.exists() else ""
+        if "Traceback" in said and not self.expects_tracebacks:
+            complaints.append("the daemon logged a traceback")
+        if Path(self.socket).exists() and not complaints:
+            complaints.append("the daemon left its socket")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not complaints, "; ".join(complaints) + f"\n{said[-8000:]}"
+
+    def _end_daemon(self) -> Iterator[str]:
+        if self.daemon is None or self.daemon.poll() is not None:
+            return
+        self.daemon.terminate()
+        try:
+            code = self.daemon.wait(DEADLINE_SECONDS)
+            if code != 0:
+                yield f"unitd ended with {code}"
+        except subprocess.TimeoutExpired:
+            yield f"unitd did not end within {DEADLINE_SECONDS:g} s"
+            self.daemon.kill()
+            self.daemon.wait()
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return "(gone)"
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    for pid in pids:
+        until(f"process {pid} has ended", lambda pid=pid: not is_alive(pid))
+
+
+def _remove_cgroup(folder: Path) -> None:
+    def remove() -> bool:
+        for inner, _, _ in os.walk(folder, topdown=False):
+            try:
+                os.rmdir(inner)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    Path(folder, "cgroup.kill").write_text("1")
+    until("the scenario's cgroup can be removed", remove)

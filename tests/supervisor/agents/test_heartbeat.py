@@ -1,0 +1,622 @@
+"""The heartbeat agents against a registry that answers, fails, hangs and forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from registry_client import lease as leases
+from registry_client.backend import Capability
+from registry_client.errors import RegistryRejected, RegistryUnavailable
+from registry_client.lease import LeaseState
+from registry_client.model import Entry, Grant, LeaseKey
+from registry_client.testing import FakeBackend
+from supervisor.agents import heartbeat
+from supervisor.agents.heartbeat import Heartbeats
+from supervisor.host.clock import monotonic
+from tests.supervisor.running import run, until
+
+TTL = 0.6
+PROLONGING = ("register", "renew")
+
+
+def entry(unit: str = "cart", generation: int = 1, weight: int = 100) -> Entry:
+    return Entry(
+        service="shop", instance=f"n/{unit}", node="n", unit=unit, address="127.0.0.1", port=9080,
+        generation=generation, weight=weight, full_weight=weight, started_at="2026-11-24T03:41:46.123Z",
+    )  # fmt: skip
+
+
+class Fleet:
+    """Agents on a registry with faults."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend, self.confirmed = backend, list[str]()
+        self.beats = Heartbeats(backend, self.confirmed.append)
+
+    def publish(self, *units: str, generation: int = 1) -> None:
+        for unit in units:
+            self.beats.publish(unit, entry(unit, generation), TTL)
+
+    async def published(self, *units: str, generation: int = 1) -> None:
+        self.publish(*units, generation=generation)
+        await until(lambda: set(units) <= set(self.confirmed), "registered")
+
+    def calls(self, *methods: str) -> list[object]:
+        return [argument for method, argument in self.backend.calls if method in methods]
+
+    def state(self, unit: str = "cart") -> LeaseState:
+        lease = self.beats.lease(unit)
+        assert lease is not None
+        return leases.state_at(lease, monotonic())
+
+    async def held(self, unit: str = "cart", generation: int = 1) -> Entry | None:
+        """What the registry has, without leaving a trace among the calls."""
+        found = self.backend._store.get("shop", f"n/{unit}")
+        return found if found is not None and found.generation == generation else None
+
+
+@asynccontextmanager
+async def fleet(*, timeout_seconds: float = 0.2) -> AsyncIterator[Fleet]:
+    made = Fleet(FakeBackend(timeout_seconds=timeout_seconds))
+    try:
+        yield made
+    finally:
+        await made.beats.close()
+        await made.backend.close()
+
+
+def test_a_published_entry_is_registered_confirmed_and_outlives_its_ttl() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            started = monotonic()
+            await until(lambda: monotonic() - started > 2 * TTL)
+            assert await it.held() == entry()
+            assert it.state() is LeaseState.HELD
+            assert it.confirmed == ["cart"], "confirmed once, not by every renewal"
+            assert 3 <= len(it.calls("renew")) <= 9
+
+    run(scenario())
+
+
+def test_renewals_of_many_units_travel_in_one_call() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            units = [f"cart:{number}" for number in range(50)]
+            await it.published(*units)
+            started = monotonic()
+            await until(lambda: monotonic() - started > 2 * TTL)
+            calls = [argument for argument in it.calls("renew") if isinstance(argument, tuple)]
+            assert len(it.calls("register")) == 50
+            # The jitter of a tenth of the interval spreads 50 beats over 1/15 of the ttl; 1/20 of it is gathered.
+            assert len(calls) <= 30, f"{len(calls)} calls for 50 units in two ttls"
+            assert {key.instance for keys in calls for key in keys} == {f"n/{unit}" for unit in units}
+
+    run(scenario())
+
+
+# The fence.
+
+
+class SlowRenewals(FakeBackend):
+    """Its renewals take effect only when they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout_seconds=5.0)
+        self.under_way, self.go_on = 0, asyncio.Event()
+        self.applied = list[str]()
+
+    async def renew(self, keys: Sequence[LeaseKey]) -> frozenset[LeaseKey]:
+        self.under_way += 1
+        await self.go_on.wait()
+        self.applied.append("renew")
+        self.under_way -= 1
+        return await super().renew(keys)
+
+    async def update(self, entry: Entry) -> None:
+        self.applied.append(f"update {entry.status}")
+        await super().update(entry)
+
+
+def test_withdrawing_waits_for_a_renewal_in_flight_before_anything_else_is_said() -> None:
+    async def scenario() -> None:
+        backend = SlowRenewals()
+        it = Fleet(backend)
+        it.beats.publish("cart", entry(), 1.5)
+        await until(lambda: backend.under_way == 1, "a renewal under way")
+
+        withdrawal = asyncio.ensure_future(it.beats.withdraw("cart", deregister=False))
+        await asyncio.sleep(0.5)  # as long as from one beat to the next
+        assert not withdrawal.done()
+        assert backend.under_way == 1 and backend.applied == []
+
+        released = monotonic()
+        backend.go_on.set()
+        lease = await withdrawal
+        assert backend.applied == ["renew", "update draining"]
+        assert lease.last_possible_at is not None and lease.last_possible_at >= released
+        await it.beats.close()
+        await backend.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("deregister", [False, True])
+def test_nothing_prolongs_the_entry_once_it_is_withdrawn(deregister: bool) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart", "other")
+            await until(lambda: it.calls("renew"))
+            await it.beats.withdraw("cart", deregister=deregister)
+            before, now = len(it.backend.calls), monotonic()
+            await until(lambda: monotonic() - now > 2.5 * TTL)
+            later = it.backend.calls[before:]
+            assert any(method == "renew" for method, _ in later), "the other unit goes on"
+            for method, argument in later:
+                assert method == "renew"
+                assert isinstance(argument, tuple)
+                assert "n/cart" not in {key.instance for key in argument}
+            assert await it.held() is None
+
+    run(scenario())
+
+
+def test_withdrawing_at_any_moment_of_a_beat_leaves_no_call_behind() -> None:
+    """Withdrawals are spread over a whole interval, so that some hit a call that has just begun or just ended."""
+
+    async def scenario() -> None:
+        async with fleet() as it:
+            units = [f"cart:{number}" for number in range(60)]
+            await it.published(*units)
+            for unit in units:
+                await it.beats.withdraw(unit, deregister=True)
+                mark = len(it.backend.calls)
+                await asyncio.sleep(TTL / 150)
+                for method, argument in it.backend.calls[mark:]:
+                    assert method not in PROLONGING or unit not in repr(argument)
+            assert it.backend._store.list("shop").entries == ()
+
+    run(scenario())
+
+
+def test_withdrawing_while_the_first_registration_hangs_waits_for_its_end() -> None:
+    async def scenario() -> None:
+        async with fleet(timeout_seconds=0.3) as it:
+            it.backend.hang()
+            it.publish("cart")
+            await until(lambda: it.calls("register"))
+            withdrawal = asyncio.ensure_future(it.beats.withdraw("cart", deregister=True))
+            await asyncio.sleep(0.05)
+            assert it.calls("deregister") == []
+            it.backend.release()
+            await withdrawal
+            assert [method for method, _ in it.backend.calls] == ["register", "deregister"]
+            assert await it.held() is None
+
+    run(scenario())
+
+
+def test_a_withdrawn_lease_tells_until_when_the_entry_can_live() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            lease = await it.beats.withdraw("cart", deregister=False)
+            assert it.state() is LeaseState.ABSENT
+            expires_at = leases.expires_at(lease)
+            assert expires_at is not None and monotonic() < expires_at <= monotonic() + TTL
+
+    run(scenario())
+
+
+# Leaving.
+
+
+def test_leaving_is_announced_with_no_weight_and_does_not_prolong() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            withdrawn_at = monotonic()
+            await it.beats.withdraw("cart", deregister=False)
+            leaving = await it.held()
+            assert leaving is not None
+            assert (leaving.status, leaving.weight, leaving.full_weight) == ("draining", 0, 100)
+            while await it.held() is not None:
+                await asyncio.sleep(0.01)
+            assert monotonic() - withdrawn_at < TTL + 0.3
+            assert it.calls("deregister") == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("missing", [Capability.STATUS, Capability.UPDATE_WITHOUT_RENEWAL])
+def test_nothing_is_announced_where_that_would_prolong_or_is_not_seen(missing: Capability) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            it.backend.capabilities = frozenset(Capability) - {missing}
+            await it.published("cart")
+            await it.beats.withdraw("cart", deregister=False)
+            assert it.calls("update") == []
+
+    run(scenario())
+
+
+def test_deregistering_removes_the_entry_at_once() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            lease = await it.beats.withdraw("cart", deregister=True)
+            assert await it.held() is None
+            assert leases.expires_at(lease) is None
+            assert it.calls("update") == []
+
+    run(scenario())
+
+
+def test_where_deleting_is_not_possible_the_entry_is_left_to_expire() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            it.backend.capabilities = frozenset(Capability) - {Capability.DEREGISTER}
+            await it.published("cart")
+            lease = await it.beats.withdraw("cart", deregister=True)
+            assert it.calls("deregister") == []
+            assert leases.expires_at(lease) is not None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("deregister", [False, True])
+def test_withdrawing_from_a_registry_that_is_away_does_not_fail(
+    deregister: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.backend.fail_next(1000)
+            lease = await it.beats.withdraw("cart", deregister=deregister)
+            assert leases.expires_at(lease) is not None, "it may still be seen"
+            assert it.state() is LeaseState.ABSENT
+
+    run(scenario())
+    assert "cart: cannot announce that it leaves: cannot reach the registry" in caplog.text
+
+
+def test_withdrawing_an_entry_that_is_not_there_has_nothing_to_wait_for() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.backend.forget()
+            lease = await it.beats.withdraw("cart", deregister=False)
+            assert leases.expires_at(lease) is None
+
+    run(scenario())
+
+
+def test_a_backend_that_breaks_its_promise_cannot_make_a_withdrawal_fail(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeBackend):
+        async def deregister(self, key: LeaseKey) -> bool:
+            raise KeyError("a mistake in a plugin")
+
+    async def scenario() -> None:
+        backend = Broken()
+        it = Fleet(backend)
+        await it.published("cart")
+        lease = await it.beats.withdraw("cart", deregister=True)
+        assert leases.expires_at(lease) is not None
+        await it.beats.close()
+        await backend.close()
+
+    run(scenario())
+    assert "a mistake in a plugin" in caplog.text
+
+
+# Coming back.
+
+
+def test_a_withdrawal_that_was_called_off_registers_the_same_generation_again() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.withdraw("cart", deregister=False)
+            it.confirmed.clear()
+            await it.published("cart")
+            again = await it.held()
+            assert again == entry()
+            assert it.state() is LeaseState.HELD
+            mark = len(it.calls("renew"))
+            await until(lambda: len(it.calls("renew")) > mark, "it beats again")
+
+    run(scenario())
+
+
+def test_a_new_generation_takes_over_from_a_withdrawn_one() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.withdraw("cart", deregister=False)
+            it.confirmed.clear()
+            await it.published("cart", generation=2)
+            assert await it.held(generation=2) is not None
+            await until(lambda: it.calls("renew") and "generation=2" in repr(it.calls("renew")[-1]))
+
+    run(scenario())
+
+
+def test_a_newer_generation_in_the_registry_is_never_overwritten(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.backend.register(entry(generation=7), 60.0)
+            mark = len(it.calls("register"))
+            it.publish("cart", generation=3)
+            await until(lambda: len(it.calls("register")) >= mark + 3, "tried again")
+            assert await it.held(generation=7) is not None
+            assert it.confirmed == []
+            assert it.state() is not LeaseState.HELD
+            assert "not registered" in it.beats.trouble("cart")
+            await it.beats.withdraw("cart", deregister=True)
+            assert await it.held(generation=7) is not None, "and not deregistered either"
+
+    run(scenario())
+    assert caplog.text.count("not registered") == 1, "said once, not at every try"
+
+
+# Trouble.
+
+
+def test_a_lost_entry_is_registered_again_at_the_next_beat(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.confirmed.clear()
+            it.backend.forget()
+            await until(lambda: it.confirmed == ["cart"], "registered again", seconds=TTL)
+            assert await it.held() == entry()
+            assert it.state() is LeaseState.HELD
+
+    run(scenario())
+    assert "cart: the registry has lost its entry; registering again" in caplog.text
+
+
+def test_a_registry_that_is_away_suspends_and_is_tried_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.backend.fail_next(10_000)
+            await until(lambda: it.beats.trouble("cart").startswith("unconfirmed: cannot reach the registry"))
+            assert it.state() is LeaseState.SUSPENDED
+            await until(lambda: it.state() is LeaseState.LOST, "its ttl is over")
+            mark = len(it.backend.calls)
+            await until(lambda: len(it.backend.calls) > mark + 5, "never gives up")
+            assert await it.held() is None, "it has expired meanwhile"
+            it.backend._failures.clear()
+            await until(lambda: it.state() is LeaseState.HELD, "registered again")
+            assert it.beats.trouble("cart") == ""
+            assert await it.held() == entry()
+
+    run(scenario())
+    assert caplog.text.count("unconfirmed") == 1
+
+
+def test_retries_pause_instead_of_hammering() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.backend.fail_next(10_000)
+            mark, started = len(it.backend.calls), monotonic()
+            await until(lambda: monotonic() - started > 2 * TTL)
+            # A pause is a tenth of the ttl, give or take half of it.
+            assert 5 <= len(it.backend.calls) - mark <= 2 / (heartbeat.RETRY * 0.5)
+
+    run(scenario())
+
+
+def test_a_first_registration_that_fails_is_tried_again() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            it.backend.fail_next(3)
+            it.publish("cart")
+            await until(lambda: it.beats.trouble("cart").startswith("not registered: cannot reach"))
+            await until(lambda: it.confirmed == ["cart"])
+            assert it.beats.trouble("cart") == ""
+            assert len(it.calls("register")) == 4
+
+    run(scenario())
+
+
+def test_a_beat_that_was_never_sent_does_not_lengthen_the_wait() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            before = it.beats.lease("cart")
+            it.backend.fail_next(10_000, RegistryUnavailable("cannot connect", may_have_counted=False))
+            await until(lambda: it.beats.trouble("cart"))
+            after = it.beats.lease("cart")
+            assert before is not None and after is not None
+            assert after.last_possible_at == before.last_possible_at
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error", [RegistryRejected("cannot renew: forbidden", code="http_403"), KeyError("a mistake in a plugin")]
+)
+def test_a_renewal_that_fails_in_any_other_way_is_trouble_and_tried_again_in_time(error: Exception) -> None:
+    class Refusing(FakeBackend):
+        refusals = 0
+
+        async def renew(self, keys: Sequence[LeaseKey]) -> frozenset[LeaseKey]:
+            self.refusals += 1
+            if self.refusals < 4:
+                raise error
+            return await super().renew(keys)
+
+    async def scenario() -> None:
+        backend = Refusing()
+        it = Fleet(backend)
+        await it.published("cart")
+        await until(lambda: backend.refusals == 1)
+        refused_at = monotonic()
+        await until(lambda: it.beats.trouble("cart"))
+        assert it.state() is LeaseState.SUSPENDED
+        await until(lambda: backend.refusals >= 4)
+        assert monotonic() - refused_at > 3 * TTL * heartbeat.RETRY * 0.4, "it paused"
+        await until(lambda: not it.beats.trouble("cart"))
+        await it.beats.close()
+        await backend.close()
+
+    run(scenario())
+
+
+def test_a_registration_that_fails_in_an_unforeseen_way_is_tried_again_in_time() -> None:
+    class Breaking(FakeBackend):
+        tries = 0
+
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            self.tries += 1
+            if self.tries < 3:
+                raise ZeroDivisionError("a mistake in a plugin")
+            return await super().register(entry, ttl_seconds)
+
+    async def scenario() -> None:
+        backend = Breaking()
+        it = Fleet(backend)
+        started = monotonic()
+        await it.published("cart")
+        assert backend.tries == 3
+        assert monotonic() - started > 2 * TTL * heartbeat.RETRY * 0.4
+        await it.beats.close()
+        await backend.close()
+
+    run(scenario())
+
+
+def test_a_registry_that_hangs_delays_nobody_longer_than_its_time_limit() -> None:
+    async def scenario() -> None:
+        async with fleet(timeout_seconds=0.1) as it:
+            await it.published("cart", "other")
+            it.backend.hang()
+            await until(lambda: it.beats.trouble("cart") and it.beats.trouble("other"))
+            hung = monotonic()
+            await it.beats.withdraw("cart", deregister=True)
+            assert monotonic() - hung < 1.0
+            it.backend.release()
+            await until(lambda: it.state("other") is LeaseState.HELD)
+
+    run(scenario())
+
+
+# Changing.
+
+
+def test_changed_values_reach_the_registry_without_a_gap() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.beats.change("cart", entry(weight=40), 2 * TTL)
+            await until(lambda: len(it.confirmed) == 2)
+            changed, lease = await it.held(), it.beats.lease("cart")
+            assert changed is not None and changed.weight == 40
+            assert lease is not None and lease.ttl_seconds == 2 * TTL
+            assert it.beats.entry("cart") == entry(weight=40)
+
+    run(scenario())
+
+
+def test_publishing_again_with_another_ttl_asks_for_that_ttl() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            it.beats.publish("cart", entry(), 3 * TTL)
+            await until(lambda: len(it.confirmed) == 2)
+            lease = it.beats.lease("cart")
+            assert lease is not None and lease.ttl_seconds == 3 * TTL
+
+    run(scenario())
+
+
+def test_a_withdrawn_entry_cannot_be_changed() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.withdraw("cart", deregister=False)
+            mark = len(it.backend.calls)
+            it.beats.change("cart", entry(weight=40), TTL)
+            it.beats.change("unknown", entry(weight=40), TTL)
+            await asyncio.sleep(0.05)
+            assert it.backend.calls[mark:] == []
+
+    run(scenario())
+
+
+# Ending.
+
+
+def test_a_forgotten_agent_is_not_known_any_more() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.withdraw("cart", deregister=True)
+            it.beats.forget("cart")
+            it.beats.forget("cart")
+            assert it.beats.lease("cart") is None
+            assert it.beats.entry("cart") is None
+            assert it.beats.trouble("cart") == ""
+
+    run(scenario())
+
+
+def test_after_close_nothing_beats_even_with_a_call_under_way() -> None:
+    async def scenario() -> None:
+        backend = FakeBackend(timeout_seconds=5.0)
+        it = Fleet(backend)
+        await it.published("cart", "other")
+        backend.hang()
+        mark = len(backend.calls)
+        await until(lambda: len(backend.calls) > mark, "a renewal under way")
+        await it.beats.close()
+        backend.release()
+        mark, closed = len(backend.calls), monotonic()
+        await until(lambda: monotonic() - closed > 2 * TTL)
+        assert backend.calls[mark:] == []
+        await backend.close()
+
+    run(scenario())
+
+
+def test_an_expired_entry_of_a_closed_daemon_is_gone_after_its_ttl() -> None:
+    async def scenario() -> None:
+        backend = FakeBackend()
+        it = Fleet(backend)
+        await it.published("cart")
+        await it.beats.close()
+        closed = monotonic()
+        while await it.held() is not None:
+            await asyncio.sleep(0.01)
+        assert monotonic() - closed < TTL + 0.3
+        await backend.close()
+
+    run(scenario())
+
+
+def test_an_entry_can_be_replaced_only_by_values() -> None:
+    """The agent's own entry is what goes out: replacing a caller's copy changes nothing."""
+
+    async def scenario() -> None:
+        async with fleet() as it:
+            mine = entry()
+            it.beats.publish("cart", mine, TTL)
+            await until(lambda: it.confirmed)
+            replace(mine, weight=1)
+            assert it.beats.entry("cart") == entry()
+
+    run(scenario())
+
+
+@pytest.fixture(autouse=True)
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "unitd")
