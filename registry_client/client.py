@@ -99,7 +99,7 @@ class HeldLease:
     async def update(self, **changes: Any) -> None:
         """Change fields of the entry, such as `weight=50` or `status="draining"`, but not which entry it is.
 
-        When it raises RegistryUnavailable, the next beat brings the change.
+        When it raises RegistryUnavailable, the next beat brings the change. LeaseLost: it was closed, or superseded.
         """
         entry = replace(self._entry, **changes)
         if entry.key != self._entry.key:
@@ -107,11 +107,19 @@ class HeldLease:
                 "cannot update an entry's service, instance or generation: register another entry"
             )
         async with self._one_at_a_time:
+            self._refuse_withdrawn()
             self._entry, self._changed = entry, True
             try:
                 await self._update(entry)
             except LeaseLost:
+                self._refuse_withdrawn()  # closed while it was on its way: it must not come back
                 await self._register()
+
+    def _refuse_withdrawn(self) -> None:
+        if self._lease.withdrawn:
+            raise LeaseLost(
+                f"cannot update {self._entry.instance} of {self._entry.service}: its lease has ended"
+            )
 
     async def _update(self, entry: Entry) -> None:
         if Capability.UPDATE_WITHOUT_RENEWAL in self._backend.capabilities:
@@ -127,12 +135,15 @@ class HeldLease:
 
         False: it will expire; the registry is away, cannot delete, or holds a newer generation. May be called twice.
         """
-        await self._stop()
         self._lease = leases.withdrawn(self._lease)
+        await self._stop()
         if Capability.DEREGISTER not in self._backend.capabilities:
             return False
         try:
-            await self._backend.deregister(self._entry.key)
+            async with (
+                self._one_at_a_time
+            ):  # an update under way ends before, so that nothing follows the deletion
+                await self._backend.deregister(self._entry.key)
         except RegistryError as error:
             self.error = error
             return False

@@ -32,7 +32,19 @@ from .agents.view import View, summary
 from .config import load
 from .control import Control
 from .core import order
-from .core.events import Action, Drain, Event, Kill, Publish, Spawn, Spawned, StartRequested, Terminate, Withdraw
+from .core.events import (
+    Action,
+    Drain,
+    Event,
+    Kill,
+    Publish,
+    Spawn,
+    Spawned,
+    StartRequested,
+    StopRequested,
+    Terminate,
+    Withdraw,
+)
 from .core.lifecycle import state_word
 from .core.model import Config, DaemonSpec, Phase, Unit
 from .core.plan import Change, Effect, plan
@@ -56,6 +68,7 @@ log = logging.getLogger("unitd")
 
 BUDGET_BURST = 100  # automatic restarts at once, before the host's budget per minute counts
 CLOSE_GRACE_SECONDS = 2.0
+KILL_SECONDS = 2.0  # for what was killed in a hurry; a process that is stuck in the kernel is left
 FLUSH_SECONDS = 5.0
 NODE = "unitd"  # the daemon's own name among the heartbeat agents' and the journal's; no unit can be called so
 
@@ -83,6 +96,7 @@ class Daemon:
         self._path, self._config = path, config
         self._ended = False
         self._stopping = False
+        self._hurried = False  # entries are left to their ttl
         self._is_up = False
         self._watcher: Any = None
 
@@ -317,9 +331,12 @@ class Daemon:
             self.shut_down("SIGINT")
             return
         log.warning("second SIGINT: killing what is left")
+        self._hurried = True
         for name, runner in list(self._runners.by_name.items()):
+            self._runners.post(name, StopRequested(force=True))  # none may be started again when it was killed
             self._processes.kill(name, runner.unit.attempt)
-        self._finished.set()
+        self._end_if_all_down()
+        asyncio.get_running_loop().call_later(KILL_SECONDS, self._finished.set)
 
     def _quit(self) -> None:
         log.warning("SIGQUIT: ending at once; units go on without unitd")
@@ -327,7 +344,8 @@ class Daemon:
         os._exit(0)
 
     def _end_if_all_down(self) -> None:
-        if all(not runner.unit.live and not runner.unit.published for runner in self._runners.by_name.values()):
+        units = [runner.unit for runner in self._runners.by_name.values()]
+        if not any(unit.live or (unit.published and not self._hurried) for unit in units):
             self._finished.set()
 
     async def _close(self, server: HttpServer) -> None:

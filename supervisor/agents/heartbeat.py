@@ -191,7 +191,7 @@ class Heartbeats:
                 agent.trouble = ""
 
     def _unanswered(self, unit: str, agent: Agent, sent_at: float, what: str, error: Exception) -> None:
-        """A beat may have counted or not. Backends are plugins: one that breaks its promise must not end the beating."""
+        """A beat may have counted. Backends are plugins: one that breaks its promise must not end the beating."""
         counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
         agent.lease = leases.unanswered(agent.lease, sent_at, monotonic(), may_have_counted=counted)
         known = isinstance(error, RegistryError)

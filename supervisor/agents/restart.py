@@ -84,15 +84,17 @@ class RestartAgents:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_out(self, waiting: Waiting, spec: UnitSpec, attempt: int, withdrawal: int) -> None:
-        assert spec.service is not None
         entry = self._heartbeats.entry(spec.name)
+        if entry is None:  # it could not even be tried to register it
+            self._waiting.pop(spec.name, None)
+            self._post(spec.name, Gone(attempt, withdrawal))
+            return
         deregister = spec.restart.removal is Removal.DEREGISTER
         lease = await self._heartbeats.withdraw(spec.name, deregister=deregister)
         waiting.what = "waiting for the registry entry to go"
         waiting.expected_at = leases.expires_at(lease) or monotonic()
         self._on_step(spec.name, "gone")
-        service, instance = (entry.service, entry.instance) if entry else (spec.service.name, spec.name)
-        problem = await self._wait_gone(service, instance, attempt, lease)
+        problem = await self._wait_gone(entry.service, entry.instance, attempt, lease)
         self._waiting.pop(spec.name, None)
         if problem is None:
             self._heartbeats.forget(spec.name)
@@ -122,6 +124,8 @@ class RestartAgents:
             entry = await self._backend.get(service, instance)
         except RegistryError as error:
             return f"the registry cannot say whether the entry is gone ({error})"
+        except Exception as error:  # backends are plugins: a mistake in one must not leave the unit waiting for ever
+            return f"the registry cannot say whether the entry is gone (its backend failed: {error!r})"
         if entry is None or entry.generation != attempt:
             return None
         return "the registry still lists the entry, although its ttl is over"

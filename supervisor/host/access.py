@@ -72,7 +72,8 @@ def _owner(address: str) -> int | None:
         with open("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp") as file:
             for line in file:
                 fields = line.split()
-                if fields[1] == wanted:
+                # A socket that its program has closed has no inode any more, and is shown as root's.
+                if fields[1] == wanted and fields[9] != "0":
                     return int(fields[7])
     except OSError:
         pass

@@ -46,9 +46,11 @@ def _own_cgroup() -> Path | None:
 
 
 def _usable(folder: Path) -> bool:
-    return (folder / "cgroup.kill").exists() or (
-        (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK) and _kernel_has_kill()
-    )
+    """Cgroups can be made in it, processes moved from it into them, and killed there."""
+    # In a container the whole file system may be read-only, which is not to be seen from what exists.
+    if not os.access(folder, os.W_OK) or not os.access(folder / "cgroup.procs", os.W_OK):
+        return False
+    return (folder / "cgroup.kill").exists() or _kernel_has_kill()
 
 
 def _kernel_has_kill() -> bool:
@@ -198,12 +200,21 @@ class GroupWatch:
         """The cgroups that became empty since the last call; they are not watched any more."""
         found = []
         for descriptor, _ in self._epoll.poll(0):
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.read(descriptor, 256)
-            if not self._watched[descriptor].populated():
+            try:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                populated = b"populated 1" in os.read(descriptor, 256)
+            except OSError:  # ENODEV: it has been removed
+                populated = False
+            if not populated:
                 found.append(self._watched.pop(descriptor))
                 os.close(descriptor)
         return found
+
+    def discard(self, group: UnitGroup) -> None:
+        """Do not watch it any more."""
+        for descriptor in [known for known, watched in self._watched.items() if watched is group]:
+            del self._watched[descriptor]
+            os.close(descriptor)
 
     def close(self) -> None:
         """Stop watching."""

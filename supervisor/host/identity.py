@@ -10,6 +10,8 @@ from errno import EPERM
 
 from ..errors import SpawnError
 
+_NO_ID = 2**32 - 1  # means "leave it as it is" to the kernel
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -43,13 +45,18 @@ def _environment(entry: pwd.struct_passwd) -> tuple[tuple[str, str], ...]:
 
 def _user(user: str) -> pwd.struct_passwd:
     try:
-        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        return pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(user)
     except KeyError:
         raise SpawnError("user", 0, f"no such user: {user}") from None
 
 
+def _is_number(name: str) -> bool:
+    """A uid or gid; longer numbers are none, and are looked for as names."""
+    return name.isascii() and name.isdigit() and len(name) <= 10 and int(name) < _NO_ID
+
+
 def _gid(group: str) -> int:
-    if group.isdigit():
+    if _is_number(group):
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid

@@ -47,8 +47,8 @@ class Process:
     """One attempt: its leader, and what the leader started."""
 
     __slots__ = (
-        "attempt", "escaped", "exit", "group", "leader_reaped", "moving", "pid", "pidfd", "spec", "started_at", "told",
-        "unit",
+        "attempt", "escaped", "exit", "group", "killed", "leader_reaped", "moving", "pid", "pidfd", "spec",
+        "started_at", "told", "unit",
     )  # fmt: skip
 
     def __init__(self, spec: UnitSpec, attempt: int) -> None:
@@ -59,6 +59,7 @@ class Process:
         self.exit: Exit | None = None
         self.leader_reaped = False
         self.told = False  # Exited was posted
+        self.killed = False  # what is found of it from now on is killed
         self.group: UnitGroup | None = None
         self.moving = False  # into its cgroup: until then it must not be reaped
         self.escaped: dict[int, int] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
@@ -131,8 +132,9 @@ class Processes:
         if not process.pid:
             self._drop(process)
             return
-        if process.group is None and not process.leader_reaped:
-            self._watch_all(process, self._outside_group(process))
+        if process.group is None:
+            self._sweep()  # what a daemonizing child has left is ours without a word
+            self._watch_outside(process)
         self._signal_tree(process, process.spec.stopsignal)
         if process.spec.stopsignal != signal.SIGCONT:
             self._signal_tree(process, signal.SIGCONT)  # a stopped process cannot answer its stop signal
@@ -140,12 +142,15 @@ class Processes:
     def kill(self, unit: str, attempt: int) -> None:
         """SIGKILL to the whole tree."""
         process = self._of(unit, attempt)
-        if process is None:
+        if process is None or not process.pid:  # 0 would be the daemon's own group
             return
+        process.killed = True
         if process.group is not None:
             process.group.kill()
         if process.leader_reaped:
             self._watch_all(process, tree.members(process.pid, process.unit))
+        elif process.group is None:
+            self._watch_outside(process)
         self._signal_tree(process, signal.SIGKILL)
 
     def signal(self, unit: str, number: int) -> bool:
@@ -164,6 +169,8 @@ class Processes:
 
     def _spawn_some(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(SPAWNS_PER_TURN, len(self._queue)))]
+        if not batch:
+            return  # all were dropped
         try:
             self._before_spawn([(process.unit, process.attempt) for process in batch])
         except OSError as error:
@@ -171,7 +178,8 @@ class Processes:
                 self._failed(process, SpawnError("journal", error.errno or 0, f"cannot write the journal: {error}"))
         else:
             for process in batch:
-                self._spawn_one(process)
+                if self._by_unit.get(process.unit) is process:  # else an earlier one's event has dropped it
+                    self._spawn_one(process)
         if self._queue:
             self._loop.call_soon(self._spawn_some)
         self._plan_sweep()  # the signal was not blocked while processes were made, and so may have been missed
@@ -185,17 +193,19 @@ class Processes:
             process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile)
             process.started_at = monotonic()
             process.pidfd = os.pidfd_open(process.pid)
+            self._exits.register(process.pidfd, select.EPOLLIN)
         except SpawnError as error:
             self._failed(process, error)
         except OSError as error:  # mostly EMFILE; a child that cannot be watched must not live
             if process.pid:
                 os.killpg(process.pid, signal.SIGKILL)
                 os.waitpid(process.pid, 0)
+            if process.pidfd >= 0:
+                os.close(process.pidfd)
             self._failed(process, SpawnError("descriptors", error.errno or 0, f"cannot start it: {error.strerror}"))
         else:
             self._by_pidfd[process.pidfd] = process
             self._leaders.add(process.pid)
-            self._exits.register(process.pidfd, select.EPOLLIN)
             if process.group is not None and self._mover is not None:
                 process.moving = True
                 self._mover.move(process.group, process.pid, partial(self._moved, process))
@@ -230,7 +240,8 @@ class Processes:
 
     def _drop(self, process: Process) -> None:
         """It was to be stopped before it was even started."""
-        self._queue.remove(process)
+        if process in self._queue:
+            self._queue.remove(process)
         exit_ = Exit("stopped before it was started", code=0, wall=wall())
         self._forget(process)
         self._post(process.unit, Exited(process.attempt, exit_, monotonic(), chance()))
@@ -321,6 +332,8 @@ class Processes:
         if self._by_unit.get(process.unit) is process:
             del self._by_unit[process.unit]
         if process.group is not None:
+            if self._groups is not None:
+                self._groups.discard(process.group)
             process.group.remove()
 
     # Orphans: children of ours that are no unit's leader.
@@ -366,9 +379,11 @@ class Processes:
             return None
         return next((item for item in self._by_unit.values() if item.pid in (place.pgrp, place.session)), None)
 
-    def _outside_group(self, process: Process) -> list[int]:
-        """Children that left the leader's group: they do not get what the group gets."""
-        return [pid for pid in tree.descendants(process.pid) if _group_of(pid) != process.pid]
+    def _watch_outside(self, process: Process) -> None:
+        """Watch what is below the leader and left its group: that does not get what the group gets."""
+        if not process.leader_reaped:
+            outside = [pid for pid in tree.descendants(process.pid) if _group_of(pid) != process.pid]
+            self._watch_all(process, outside)
 
     def _watch_all(self, process: Process, pids: Sequence[int]) -> None:
         watched = set(process.escaped.values())
@@ -384,6 +399,8 @@ class Processes:
             process.escaped[pidfd] = pid
             self._by_pidfd[pidfd] = process
             self._exits.register(pidfd, select.EPOLLIN)
+            if process.killed:
+                self._send(process, pidfd, signal.SIGKILL)
 
     def _signal_tree(self, process: Process, number: int) -> None:
         if not process.leader_reaped:

@@ -55,11 +55,12 @@ class Readiness:
 
     async def _connects(self, service: ServiceSpec) -> bool:
         family = socket.AF_INET6 if ":" in service.address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-            connection.setblocking(False)
-            try:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+                connection.setblocking(False)
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._loop.sock_connect(connection, (service.address, service.port))
-            except OSError:  # TimeoutError among them
-                return False
-        return True
+                # The kernel may choose that very port for our end, and then we have reached ourselves.
+                return bool(connection.getsockname() != connection.getpeername())
+        except OSError:  # TimeoutError among them
+            return False

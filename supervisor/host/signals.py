@@ -12,7 +12,7 @@ def signal_number(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64:
         return value
     if isinstance(value, str):
-        if value.isdigit() and 1 <= int(value) <= 64:
+        if value.isascii() and value.isdigit() and len(value) <= 2 and 1 <= int(value) <= 64:
             return int(value)
         name = value.upper().removeprefix("SIG")
         found = getattr(signal.Signals, f"SIG{name}", None)

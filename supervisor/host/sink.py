@@ -148,11 +148,7 @@ class Sink:
                 parts.extend(part for part in (item.head, item.body) if len(part))
                 self.unfinished = not item.finished
             else:
-                data = (
-                    b"".join((item.head, item.body))
-                    if item.head or type(item.body) is not bytes
-                    else item.body
-                )
+                data = b"".join((item.head, item.body)) if item.head or type(item.body) is not bytes else item.body
                 shape, unit, generation, name = source.shape, source.unit, source.generation, source.stream
                 parts.extend(lines.render(shape, unit, generation, name, data, item.wall, item.first))
                 self.unfinished = False

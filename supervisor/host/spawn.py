@@ -62,8 +62,10 @@ def start(spec: UnitSpec, attempt: int, streams: Streams, base: Mapping[str, str
         pid = _popen(spec, environment_of(spec, attempt, base, identity), streams, setup)
     except OSError as error:
         raise _spawn_error(spec, error) from error
+    except ValueError as error:  # what no program can be given, such as a NUL in an argument
+        raise SpawnError("exec", EINVAL, f"cannot execute {spec.argv[0]!r}: {error}") from error
     except subprocess.SubprocessError as error:
-        raise report() from error
+        raise report(spec) from error
     finally:
         report.close()
     if nofile is not None and not any(name == "NOFILE" for name, _, _ in spec.limits.rlimits):
@@ -117,11 +119,13 @@ class _Report:
     def __init__(self, wanted: bool) -> None:
         self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC) if wanted else (-1, -1)
 
-    def __call__(self) -> SpawnError:
+    def __call__(self, spec: UnitSpec) -> SpawnError:
         os.close(self.write_end)
         self.write_end = -1
         stage, _, number = os.read(self.read_end, 100).decode().partition(" ")
         code = int(number or 0)
+        if stage == "directory" and spec.directory is not None:
+            return _directory_error(spec.directory, code)
         return SpawnError(stage or "setup", code, f"cannot set its {stage or 'environment up'}: {os.strerror(code)}")
 
     def close(self) -> None:
@@ -170,8 +174,10 @@ def _child_setup(spec: UnitSpec, identity: Identity | None) -> tuple[Callable[[]
 
 def _write(path: str, value: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    os.write(descriptor, value)
-    os.close(descriptor)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
 
 
 def _check_directory(directory: str | None) -> None:

@@ -211,9 +211,7 @@ class Writers:
                 self.schedule(sink)
         if known == reason:
             return ""
-        return (
-            f"cannot write {sink.target.path}: {reason}; lines are dropped and counted until it works again"
-        )
+        return f"cannot write {sink.target.path}: {reason}; lines are dropped and counted until it works again"
 
     def _works(self, sink: Sink) -> str:
         known, sink.reason, sink.delay = sink.reason, "", RETRY_SECONDS

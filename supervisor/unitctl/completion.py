@@ -7,20 +7,16 @@ import os
 import click
 from click.shell_completion import (
     BashComplete,
-    CompletionItem,
     ShellComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
 )
 
-from ..errors import SupervisorError
 from .codes import DONE
-from .decode import raw_list
 from .session import Session, command
 
 VARIABLE = "_UNITCTL_COMPLETE"
-_ANSWER_SECONDS = 1.0  # nobody waits longer for a TAB
 
 # bash cuts words at colons (COMP_WORDBREAKS), and unit names have them: the whole line up to the cursor is handed
 # over, and what bash takes for earlier words is cut off the answers again.
@@ -57,23 +53,6 @@ class UnitctlBash(BashComplete):
         words = split_arg_string(line)
         incomplete = words.pop() if words and not line[-1:].isspace() else ""
         return words[1:], incomplete
-
-
-def unit_names(session: Session | None, incomplete: str) -> list[CompletionItem[str]]:
-    """The daemon's units and groups whose names begin so, with their states; [] when it does not answer."""
-    if session is None:
-        return []
-    session.timeout = _ANSWER_SECONDS
-    try:
-        items = raw_list(session.client().get("/v1/units"), "units")
-    except (SupervisorError, click.ClickException, OSError):
-        return []
-    names = {str(item.get("unit")): str(item.get("state")) for item in items}
-    groups = {f"{name.partition(':')[0]}:*": "the whole group" for name in names if ":" in name}
-    candidates = {**names, **groups, "all": "every unit"}
-    return [
-        CompletionItem(name, help=text) for name, text in candidates.items() if name.startswith(incomplete)
-    ]
 
 
 @command("completion")

@@ -15,8 +15,9 @@ from .client import Refused
 from .codes import DONE, USAGE
 from .orders import new_command, no_wait_option, reason_option
 from .outcome import conclude
-from .render import counted, mistake_line, plan_lines
+from .render import mistake_line, plan_lines
 from .session import Session, command
+from .words import counted
 
 Mistake = dict[str, Any]  # path, line, key, reason
 

@@ -10,8 +10,8 @@ import stat
 
 from .address import Address
 
-START = "start it (systemctl start unitd)"
-ELSEWHERE = "say where it listens (-s URL, or -c FILE)"
+START = "start it with: systemctl start unitd"
+ELSEWHERE = "name the right one with -s URL or -c FILE"
 
 
 def explain(address: Address, error: OSError) -> tuple[str, str]:
@@ -44,7 +44,7 @@ def _missing(path: str) -> str:
             "the socket file was removed while unitd runs (by a cleaner of temporary files?): "
             "restart unitd; its units keep running"
         )
-    return f"there is no such socket: unitd is not running: {START}; or it listens elsewhere: {ELSEWHERE}"
+    return f"there is no such socket: unitd is not running ({START}), or it listens elsewhere ({ELSEWHERE})"
 
 
 def _is_bound(path: str) -> bool:
@@ -62,7 +62,7 @@ def _refused(path: str) -> str:
             return f"that file is not a socket: {ELSEWHERE}"
     except OSError:
         pass
-    return f"nobody listens on that socket any more: unitd has died or was killed: {START}; its log says why it ended"
+    return f"nobody listens on that socket any more: unitd has died or was killed; its log says why ({START})"
 
 
 def _forbidden(path: str) -> str:

@@ -12,10 +12,11 @@ from ..errors import WireError
 from ..wire import decode
 from .client import Client, Unreachable, unit_path
 from .codes import DONE
-from .render import clean, columns
-from .session import NAMES, Session, command
+from .names import NAMES
+from .session import Session, command
 from .sse import EventParser, ServerEvent
 from .waiting import Patience
+from .words import clean, columns
 
 _FOLLOWED_LINES = 10
 

@@ -11,7 +11,7 @@ from . import decode
 from .client import Client
 from .codes import DONE, UNKNOWN, ExitWith
 from .outcome import report
-from .render import operation_lines, operation_text
+from .render_operations import operation_lines, operation_text
 from .session import Session, command
 from .waiting import Waiting, get_operation
 

@@ -12,8 +12,9 @@ from ..wire import Command
 from . import decode
 from .client import Client, unit_path
 from .codes import DONE, INTERRUPTED, ExitWith
+from .names import NAMES
 from .outcome import conclude
-from .session import NAMES, Session, TextType, command
+from .session import Session, TextType, command
 
 Raw = dict[str, Any]
 

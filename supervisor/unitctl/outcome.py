@@ -9,7 +9,7 @@ from ..wire import Operation, UnitStatus
 from . import decode
 from .client import Client
 from .codes import DONE, FAILED
-from .render import did_something, failure_line, result_line, step_lines
+from .render_operations import did_something, failure_line, result_line, step_lines
 from .session import Session
 from .waiting import Waiting
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..wire import Operation
-from .render import MANY, counted, new_steps, progress_line
+from .render_operations import MANY, new_steps, progress_line
 from .terminal import Terminal
+from .words import counted
 
 
 class Progress:

@@ -172,18 +172,3 @@ def command(name: str, **attributes: Any) -> Callable[[Callable[..., int]], clic
         return made
 
     return decorate
-
-
-class UnitNames(TextType):
-    """Names or patterns of units; on the TAB key the daemon is asked for them."""
-
-    name = "name"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """The names that begin so; none when the daemon does not answer."""
-        from .completion import unit_names  # only on the TAB key
-
-        return unit_names(ctx.find_object(Session), incomplete)
-
-
-NAMES = UnitNames()

@@ -11,8 +11,8 @@ from .client import Client, Refused, Unreachable
 from .codes import DONE, INTERRUPTED, STILL_GOING, ExitWith
 from .orders import new_command, no_wait_option, reason_option
 from .progress import Progress
-from .render import counted
 from .session import Session, command
+from .words import counted
 
 _REFRESH_SECONDS = 0.5
 

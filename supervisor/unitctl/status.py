@@ -8,9 +8,10 @@ from ..errors import WireError
 from .client import unit_path
 from .codes import DONE, NOT_RUNNING, UNKNOWN
 from .decode import raw_list, unit_statuses
+from .names import NAMES
 from .render import NOT_RUNNING as NOT_RUNNING_STATES
 from .render import status_text, why_text
-from .session import NAMES, Session, command
+from .session import Session, command
 
 
 @command("status")

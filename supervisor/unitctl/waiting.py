@@ -13,8 +13,8 @@ from . import decode
 from .client import Client, Refused, Unreachable
 from .codes import FAILED, INTERRUPTED, STILL_GOING, UNAVAILABLE, ExitWith
 from .progress import Progress
-from .render import counted
 from .session import Session
+from .words import counted
 
 REFRESH_SECONDS = 0.5  # of the progress
 PATIENCE_SECONDS = 10.0  # for a daemon that is being restarted; it carries on with its operations

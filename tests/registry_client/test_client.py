@@ -17,6 +17,7 @@ from registry_client import (
     Capability,
     Entry,
     HeldLease,
+    LeaseLost,
     LeaseState,
     RegistryClient,
     RegistryRejected,
@@ -207,6 +208,27 @@ async def test_an_update_that_failed_arrives_with_the_next_beat() -> None:
     await until(lambda: count(backend, "register") == 2)
     assert await backend.get("s", "n/1") == entry(weight=7)
     await lease.close()
+    await backend.close()
+
+
+async def test_an_update_under_way_at_the_closing_does_not_bring_the_entry_back() -> None:
+    backend = FakeBackend()
+    lease = HeldLease(backend, entry(), 10)
+    await lease.start()
+    backend.hang()
+    update = asyncio.ensure_future(lease.update(weight=7))
+    await until(lambda: count(backend, "update") == 1)
+    closing = asyncio.ensure_future(lease.close())
+    await until(lambda: lease.state is LeaseState.ABSENT)
+    backend.forget()
+    backend.release()
+    with pytest.raises(LeaseLost):
+        await update
+    assert await closing is True
+    with pytest.raises(LeaseLost):
+        await lease.update(weight=8)
+    assert await backend.get("s", "n/1") is None
+    assert count(backend, "register") == 1
     await backend.close()
 
 

@@ -104,9 +104,7 @@ def test_a_line_without_end_is_written_in_parts(unit: Callable[..., Unit], path:
     until(lambda: content(path) == b"x" * 3_000_000 + b"\nnext\n")
 
 
-def test_two_streams_of_one_target_keep_their_lines_whole_over_rotation(
-    unit: Callable[..., Unit], path: Path
-) -> None:
+def test_two_streams_of_one_target_keep_their_lines_whole_over_rotation(unit: Callable[..., Unit], path: Path) -> None:
     names = ("out", "err", "old")
     units = [unit(stream="stdout", name=name, max_bytes=200_000, backups=500) for name in names]
     threads = []

@@ -157,7 +157,10 @@ def freezing_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(thaw, capture_output=True)
     os.killpg(guard.pid, 9)
     guard.wait()
-    until(lambda: subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0)
+    try:
+        until(lambda: subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], capture_output=True)  # whatever happened: leave no mount behind
 
 
 @root
@@ -200,9 +203,7 @@ def test_closing_beside_a_hanging_disk_ends_in_time(freezing_disk: Path, tmp_pat
     fine.end()
 
 
-def test_a_fifo_that_nobody_reads_holds_nobody_up(
-    trouble: Trouble, unit: Callable[..., Unit], tmp_path: Path
-) -> None:
+def test_a_fifo_that_nobody_reads_holds_nobody_up(trouble: Trouble, unit: Callable[..., Unit], tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     said, other = unit(fifo), unit(tmp_path / "other.log", "other")
@@ -311,7 +312,10 @@ def test_a_folder_that_cannot_be_made_is_reported_once(
     until(lambda: trouble.said)
     (tmp_path / "file").unlink()
     until(lambda: content(log) == b"a\n")
-    assert [sentence.split(":")[0] for sentence in trouble.said] == [f"cannot write {log}", f"{log} can be written again"]
+    assert [sentence.split(":")[0] for sentence in trouble.said] == [
+        f"cannot write {log}",
+        f"{log} can be written again",
+    ]
 
 
 def test_whoever_listens_to_reports_cannot_stop_the_pump(tmp_path: Path) -> None:

@@ -199,6 +199,9 @@ def test_a_failure_is_told_on_stderr_and_successes_on_stdout(daemon: Any, unitct
         daemon.operation("a", "start", state="succeeded"),
         daemon.operation("b", "start", state="failed"),
     )
+    good["steps"] = [
+        {"name": "none", "state": "skipped", "started": None, "finished": None, "detail": "already running"}
+    ]
     bad["error"] = "cannot start: exited with 1\nlast words"
     daemon.routes["POST", "/v1/units/all/start"] = lambda _: (202, {"operations": [good, bad]})
     done = unitctl("start", "all")

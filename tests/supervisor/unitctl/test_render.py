@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.unitctl import render
+from supervisor.unitctl import render, render_operations, words
 from supervisor.wire import ExitStatus, LeaseStatus, Operation, PlanItem, Step, UnitStatus
 
 
@@ -134,7 +134,7 @@ def test_what_a_unit_wrote_cannot_steer_the_terminal() -> None:
     ],
 )
 def test_uptimes(seconds: float, text: str) -> None:
-    assert render.uptime(seconds) == text
+    assert words.uptime(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_uptimes(seconds: float, text: str) -> None:
     [(0.04, "0.0 s"), (119.9, "119.9 s"), (120, "2 min"), (7200, "2 h"), (172800, "2 days")],
 )
 def test_spans_of_time(seconds: float, text: str) -> None:
-    assert render.span(seconds) == text
+    assert words.span(seconds) == text
 
 
 # Operations on their way.
@@ -151,26 +151,29 @@ def test_spans_of_time(seconds: float, text: str) -> None:
 def test_the_daemons_own_words_for_a_step_are_taken() -> None:
     operation = an_operation(steps=[running("gone", "waiting for the registry entry to go: 6.2 s of 10 s")])
     assert (
-        render.progress_line([operation])
+        render_operations.progress_line([operation])
         == "addToCart:0: waiting for the registry entry to go: 6.2 s of 10 s"
     )
 
 
 def test_a_step_without_words_gets_ours() -> None:
-    assert render.step_words(an_operation(steps=[running("gone")])) == "waiting for the registry entry to go"
+    assert (
+        render_operations.step_words(an_operation(steps=[running("gone")]))
+        == "waiting for the registry entry to go"
+    )
 
 
 def test_a_step_that_tells_only_a_time_gets_our_words_before_it() -> None:
     operation = an_operation(steps=[running("gone", "6.2 s of 10 s")])
-    assert render.step_words(operation) == "waiting for the registry entry to go: 6.2 s of 10 s"
+    assert render_operations.step_words(operation) == "waiting for the registry entry to go: 6.2 s of 10 s"
 
 
 def test_an_unknown_step_is_named() -> None:
-    assert render.step_words(an_operation(steps=[running("polish")])) == "polish"
+    assert render_operations.step_words(an_operation(steps=[running("polish")])) == "polish"
 
 
 def test_a_pending_operation_waits_for_its_turn() -> None:
-    assert render.step_words(an_operation(state="pending")) == "waiting for its turn"
+    assert render_operations.step_words(an_operation(state="pending")) == "waiting for its turn"
 
 
 def test_several_operations_are_counted_and_a_running_one_is_shown() -> None:
@@ -179,22 +182,24 @@ def test_several_operations_are_counted_and_a_running_one_is_shown() -> None:
         an_operation("b", state="pending"),
         an_operation("c", steps=[running("ready")]),
     ]
-    assert render.progress_line(operations) == "1 of 3 done; c: waiting until it is ready"
+    assert render_operations.progress_line(operations) == "1 of 3 done; c: waiting until it is ready"
 
 
 def test_no_progress_is_shown_when_all_is_done() -> None:
-    assert render.progress_line([an_operation(state="succeeded")]) == ""
+    assert render_operations.progress_line([an_operation(state="succeeded")]) == ""
 
 
 def test_each_step_is_told_once() -> None:
     steps = [replace(running("withdraw"), state="succeeded"), running("gone"), Step("drain", "pending")]
     operation = an_operation("a", steps=steps)
-    assert render.new_steps([operation], {}) == [
+    assert render_operations.new_steps([operation], {}) == [
         "a: stopping the heartbeat",
         "a: waiting for the registry entry to go",
     ]
-    assert render.new_steps([operation], {"op-1": 1}) == ["a: waiting for the registry entry to go"]
-    assert render.new_steps([operation], {"op-1": 3}) == []
+    assert render_operations.new_steps([operation], {"op-1": 1}) == [
+        "a: waiting for the registry entry to go"
+    ]
+    assert render_operations.new_steps([operation], {"op-1": 3}) == []
 
 
 # How operations ended.
@@ -212,33 +217,42 @@ def test_each_step_is_told_once() -> None:
 )
 def test_successes(verb: str, line: str) -> None:
     operation = an_operation("a", verb, "succeeded", steps=[Step("spawn", "succeeded")])
-    assert render.result_line(operation, a_unit("a")) == line
+    assert render_operations.result_line(operation, a_unit("a")) == line
 
 
 def test_a_success_without_a_process_to_tell_of() -> None:
     operation = an_operation("a", "start", "succeeded", steps=[Step("spawn", "succeeded")])
-    assert render.result_line(operation) == "a: started"
-    assert render.result_line(operation, a_dead_unit("a", "EXITED", "")) == "a: started"
+    assert render_operations.result_line(operation) == "a: started"
+    assert render_operations.result_line(operation, a_dead_unit("a", "EXITED", "")) == "a: started"
 
 
 def test_the_signal_that_was_sent_is_named() -> None:
     operation = an_operation(
         "a", "signal", "succeeded", steps=[Step("none", "skipped", detail="sent SIGHUP")]
     )
-    assert render.result_line(operation, None, "HUP") == "a: sent HUP"
+    assert render_operations.result_line(operation, None, "HUP") == "a: sent HUP"
 
 
 @pytest.mark.parametrize(("verb", "line"), [("start", "a: already running"), ("stop", "a: already stopped")])
 def test_nothing_to_do_is_a_success(verb: str, line: str) -> None:
-    assert render.result_line(an_operation("a", verb, "succeeded")) == line
-    assert render.result_line(an_operation("a", verb, "succeeded", steps=[Step("none", "skipped")])) == line
+    assert (
+        render_operations.result_line(an_operation("a", verb, "succeeded", steps=[Step("none", "skipped")]))
+        == line
+    )
+
+
+def test_an_operation_without_a_step_to_tell_of_has_still_done_something() -> None:
+    assert render_operations.result_line(an_operation("a", "start", "succeeded"), a_unit("a")) == (
+        "a: started (pid 4242, generation 7)"
+    )
+    assert render_operations.result_line(an_operation("a", "stop", "succeeded")) == "a: stopped"
 
 
 def test_the_daemons_words_for_nothing_to_do_are_taken() -> None:
     operation = an_operation(
         "a", "start", "succeeded", steps=[Step("none", "skipped", detail="already running (pid 1)")]
     )
-    assert render.result_line(operation, a_unit("a")) == "a: already running (pid 1)"
+    assert render_operations.result_line(operation, a_unit("a")) == "a: already running (pid 1)"
 
 
 @pytest.mark.parametrize(
@@ -254,11 +268,11 @@ def test_the_daemons_words_for_nothing_to_do_are_taken() -> None:
     ],
 )  # fmt: skip
 def test_failures(state: str, error: str | None, line: str) -> None:
-    assert render.failure_line(an_operation("a", "start", state, error=error)) == line
+    assert render_operations.failure_line(an_operation("a", "start", state, error=error)) == line
 
 
 def test_a_list_of_operations_says_what_each_does_or_how_it_failed() -> None:
-    lines = render.operation_lines(
+    lines = render_operations.operation_lines(
         [
             an_operation("addToCart:0", steps=[running("ready")]),
             replace(an_operation("db", "start", "failed", error="cannot start: x\ny"), id="op-10"),
@@ -281,7 +295,7 @@ def test_everything_about_one_operation() -> None:
         "a", state="failed", steps=steps, error="not ready", created="2026-11-24T03:41:46.000Z", issued_by="alice",
         reason="new build",
     )  # fmt: skip
-    assert render.operation_text(operation) == (
+    assert render_operations.operation_text(operation) == (
         "op-1: restart of a: failed\n"
         "  ordered at 2026-11-24T03:41:46.000Z by alice: new build\n"
         "    gone   succeeded  10.2 s  6 s of 10 s\n"
@@ -292,7 +306,7 @@ def test_everything_about_one_operation() -> None:
 
 def test_a_step_with_an_unreadable_time_has_no_length() -> None:
     operation = an_operation(steps=[Step("gone", "succeeded", "yesterday", "today")])
-    assert render.step_lines(operation) == ["    gone  succeeded"]
+    assert render_operations.step_lines(operation) == ["    gone  succeeded"]
 
 
 # The configuration.

@@ -1,0 +1,152 @@
+"""Operations as people read them: pure functions from messages to text. Whoever calls them prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..wire import Operation, UnitStatus
+from .words import clean, columns, span
+
+MANY = 10  # from more operations than this on, progress is summed up
+
+_STEP_WORDS = {
+    "withdraw": "stopping the heartbeat",
+    "gone": "waiting for the registry entry to go",
+    "settle": "giving gateways time to act on it",
+    "drain": "waiting for the work in flight",
+    "terminate": "waiting for the processes to end",
+    "kill": "waiting for the killed processes to end",
+    "wait": "waiting for other units",
+    "backoff": "waiting to be started again",
+    "spawn": "starting its process",
+    "ready": "waiting until it is ready",
+    "register": "waiting for the registry to confirm",
+    "signal": "sending the signal",
+}
+_DONE_WORDS = {"start": "started", "stop": "stopped", "restart": "restarted", "signal": "signalled"}
+_ALREADY_WORDS = {"start": "already running", "stop": "already stopped"}
+_ENDED_WORDS = {"aborted": "was called off", "expired": "was not begun in time"}
+
+
+# Operations on their way.
+
+
+def step_words(operation: Operation) -> str:
+    """What an operation is doing right now."""
+    step = next((step for step in reversed(operation.steps) if step.state == "running"), None)
+    if step is None:
+        return "waiting for its turn" if operation.state == "pending" else f"{operation.verb} goes on"
+    return _step_words(step.name, step.detail)
+
+
+def _step_words(name: str, detail: str) -> str:
+    phrase = _STEP_WORDS.get(name, name)
+    if not detail:
+        return phrase
+    return f"{phrase}: {clean(detail)}" if detail[0].isdigit() else clean(detail)
+
+
+def progress_line(operations: Sequence[Operation]) -> str:
+    """All that goes on, in one line."""
+    open_ = [operation for operation in operations if not operation.done]
+    if not open_:
+        return ""
+    shown = next((operation for operation in open_ if operation.state == "running"), open_[0])
+    line = f"{clean(shown.unit)}: {step_words(shown)}"
+    if len(operations) == 1:
+        return line
+    return f"{len(operations) - len(open_)} of {len(operations)} done; {line}"
+
+
+def new_steps(operations: Sequence[Operation], told: Mapping[str, int]) -> list[str]:
+    """A line for each step begun that was not told: `told` has how many were, by operation id."""
+    return [
+        f"{clean(operation.unit)}: {_step_words(step.name, step.detail)}"
+        for operation in operations
+        for step in operation.steps[told.get(operation.id, 0) :]
+        if step.state not in ("pending", "skipped")
+    ]
+
+
+# How operations ended.
+
+
+def result_line(operation: Operation, status: UnitStatus | None = None, signal: str = "") -> str:
+    """An operation that succeeded. `status` is its unit's now, `signal` the one that was sent."""
+    return f"{clean(operation.unit)}: {_result(operation, status, signal)}"
+
+
+def did_something(operation: Operation) -> bool:
+    """Whether it succeeded by doing something, not by finding all as wanted."""
+    return not operation.steps or any(step.state != "skipped" for step in operation.steps)
+
+
+def _result(operation: Operation, status: UnitStatus | None, signal: str) -> str:
+    verb = operation.verb
+    if verb == "signal" and signal:
+        return f"sent {signal}"
+    if verb in _ALREADY_WORDS and not did_something(operation):
+        return next((clean(step.detail) for step in operation.steps if step.detail), _ALREADY_WORDS[verb])
+    words = _DONE_WORDS.get(verb, f"{verb} done")
+    if verb in ("start", "restart") and status is not None and status.pid is not None:
+        words += f" (pid {status.pid}, generation {status.generation})"
+    return words
+
+
+def failure_line(operation: Operation) -> str:
+    """An operation that did not succeed, with its reason; further lines of the reason are indented."""
+    first, *more = (operation.error or "unitd gave no reason").splitlines()
+    if operation.state in _ENDED_WORDS:
+        words = f"the {operation.verb} {_ENDED_WORDS[operation.state]}: {clean(first)}"
+    elif first.startswith("cannot "):
+        words = clean(first)
+    else:
+        words = f"cannot {operation.verb}: {clean(first)}"
+    return "\n".join([f"{clean(operation.unit)}: {words}", *(f"    {clean(line)}" for line in more)])
+
+
+# Operations as a list.
+
+
+def operation_lines(operations: Sequence[Operation]) -> list[str]:
+    """One line an operation."""
+    return columns((item.id, clean(item.unit), item.verb, item.state, _outcome(item)) for item in operations)
+
+
+def _outcome(operation: Operation) -> str:
+    if not operation.done:
+        return step_words(operation)
+    return clean((operation.error or "").partition("\n")[0])
+
+
+def operation_text(operation: Operation) -> str:
+    """Everything about one operation."""
+    lines = [f"{operation.id}: {operation.verb} of {clean(operation.unit)}: {operation.state}"]
+    ordered = f"  ordered at {operation.created}" + (
+        f" by {clean(operation.issued_by)}" if operation.issued_by else ""
+    )
+    lines.append(ordered + (f": {clean(operation.reason)}" if operation.reason else ""))
+    lines += step_lines(operation)
+    if operation.error:
+        lines.append(f"  {failure_line(operation)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def step_lines(operation: Operation) -> list[str]:
+    """The steps of an operation, with how long they took."""
+    rows = (
+        (step.name, step.state, _took(step.started, step.finished), clean(step.detail))
+        for step in operation.steps
+    )
+    return [f"    {line}" for line in columns(rows)]
+
+
+def _took(started: str | None, finished: str | None) -> str:
+    if started is None or finished is None:
+        return ""
+    from datetime import datetime  # only for `-v` and `ops ID`
+
+    try:
+        return span((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
+    except (ValueError, TypeError):
+        return ""
