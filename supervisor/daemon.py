@@ -51,7 +51,7 @@ from .core.plan import Change, Effect, plan
 from .core.restart import TokenBucket
 from .errors import ConfigError
 from .host.access import Access
-from .host.cgroup import find_base
+from .host.cgroup import UnitGroup, find_base, make_home
 from .host.clock import iso, monotonic
 from .host.http import HttpServer
 from .host.journal import Journal
@@ -124,13 +124,14 @@ class Daemon:
         self._attempts = self._journal.attempts()
         self._pump = OutputPump(report=logging.getLogger("unitd.output").warning)
         base = find_base(spec.cgroup)
+        self._cgroups = make_home(base) if base else None
         log.info("units get %s", f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2")
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
         self._runners = Runners(self._performers(), budget)
         self._processes = Processes(
             self._runners.post,
             Pipes(self._pump),
-            base_cgroup=base,
+            base_cgroup=self._cgroups,
             environment=units_environment(),
             nofile=nofile,
             before_spawn=self._journal.record_attempts,
@@ -359,6 +360,8 @@ class Daemon:
         await self._backend.close()
         await server.close(CLOSE_GRACE_SECONDS)
         self._processes.close()
+        if self._cgroups is not None:
+            UnitGroup(str(self._cgroups)).remove()
         await asyncio.to_thread(self._pump.close, FLUSH_SECONDS)
         self._journal.close()
 

@@ -107,11 +107,11 @@ class Operations:
             if older.operation.verb != verb and "signal" not in (verb, older.operation.verb):
                 self._finish(older, "aborted", f"a later {verb} took its place")
         self._open.setdefault(unit, []).append(tracked)
-        self._prune()
         return operation
 
     def launch(self, operations: Sequence[Operation]) -> None:
         """Begin those that need not wait."""
+        self._prune()
         for operation in operations:
             tracked = self._all[operation.id]
             if tracked.after:

@@ -70,33 +70,82 @@ def _delegated(folder: Path) -> bool:
     return folder.stat().st_uid != 0
 
 
+def make_home(base: Path) -> Path:
+    """A folder for this daemon's units alone: several daemons may have the same base. Raises OSError.
+
+    Controllers are passed on as far as that goes (`memory_max` and `pids_max` need them): only from a cgroup that no
+    process is in itself, so the daemon moves into a leaf of its own.
+    """
+    for old in base.glob("unitd-*"):
+        if not os.path.exists(f"/proc/{old.name[6:]}"):
+            UnitGroup(str(old)).remove()  # of a daemon that was killed; what still lives in it stays
+    home = base / f"unitd-{os.getpid()}"
+    home.mkdir(exist_ok=True)
+    if _has_controllers(base) and not _pass_on(base):
+        leaf = home / "daemon"
+        leaf.mkdir(exist_ok=True)
+        _write(str(leaf / "cgroup.procs"), "0")
+        _pass_on(base)
+    _pass_on(home)
+    return home
+
+
+def _has_controllers(folder: Path) -> bool:
+    available = (folder / "cgroup.controllers").read_text().split()
+    return "memory" in available or "pids" in available
+
+
+def _pass_on(folder: Path) -> bool:
+    return all(_write(f"{folder}/cgroup.subtree_control", f"+{name}") is None for name in ("memory", "pids"))
+
+
+def _write(path: str, value: str) -> OSError | None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error
+    try:
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(path: str) -> bytes:
+    """A file of the cgroup; empty if the cgroup has gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 1 << 20)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
 class UnitGroup:
     """The cgroup of one attempt. Made before the process, removed after its end."""
 
     __slots__ = ("folder",)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
 
     @classmethod
-    def make(cls, base: Path, unit: str, attempt: int, limits: Limits) -> tuple[UnitGroup, list[str]]:
+    def make(cls, home: Path, unit: str, attempt: int, limits: Limits) -> tuple[UnitGroup, list[str]]:
         """A fresh cgroup, and which limits could not be set. Raises OSError."""
-        folder = base / f"unit-{unit.replace('/', '-')}-{attempt}"
-        folder.mkdir(exist_ok=True)
-        group = cls(folder)
+        folder = f"{home}/{unit}-{attempt}"
+        os.mkdir(folder)
         unset = [
             f"{name}: {error.strerror}"
             for name, value in (("memory.max", limits.memory_max), ("pids.max", limits.pids_max))
-            if value is not None and (error := group._write(name, str(value)))
+            if value is not None and (error := _write(f"{folder}/{name}", str(value)))
         ]
-        return group, unset
-
-    def _write(self, name: str, value: str) -> OSError | None:
-        try:
-            (self.folder / name).write_text(value)
-        except OSError as error:
-            return error
-        return None
+        return cls(folder), unset
 
     def take(self, pid: int) -> None:
         """Move a process in, and its children until there are none outside. Blocks for some milliseconds.
@@ -107,34 +156,34 @@ class UnitGroup:
         found = [pid]
         while found:
             for item in found:
-                self._write("cgroup.procs", str(item))  # an error: it has ended
+                _write(f"{self.folder}/cgroup.procs", str(item))  # an error: it has ended
             moved.update(found)
             found = [item for item in descendants(pid) if item not in moved]
 
     def pids(self) -> list[int]:
         """The living members of the cgroup and of what they made below it."""
-        found: list[int] = []
-        for folder, _, _ in os.walk(self.folder):
-            try:
-                found += map(int, Path(folder, "cgroup.procs").read_text().split())
-            except OSError:
-                continue
-        return found
+        return [int(pid) for folder in self._folders() for pid in _read(f"{folder}/cgroup.procs").split()]
+
+    def _folders(self) -> list[str]:
+        """The cgroup's folder and those below it, these last."""
+        try:
+            if os.stat(self.folder).st_nlink == 2:  # no folder in it: the usual case
+                return [self.folder]
+        except OSError:
+            return []
+        return [folder for folder, _, _ in os.walk(self.folder)]
 
     def populated(self) -> bool:
         """Somebody lives in it or below it."""
-        try:
-            return "populated 1" in (self.folder / "cgroup.events").read_text()
-        except OSError:
-            return False
+        return b"populated 1" in _read(f"{self.folder}/cgroup.events")
 
     def kill(self) -> None:
         """SIGKILL to all of it at once, whatever forks meanwhile."""
-        self._write("cgroup.kill", "1")
+        _write(f"{self.folder}/cgroup.kill", "1")
 
     def remove(self) -> None:
         """Remove it and what its members made below; what is still in use stays."""
-        for folder, _, _ in os.walk(self.folder, topdown=False):
+        for folder in reversed(self._folders()):
             try:
                 os.rmdir(folder)
             except OSError:
@@ -191,7 +240,7 @@ class GroupWatch:
         """Watch a cgroup until it is empty. Raises OSError."""
         if group in self._watched.values():
             return
-        descriptor = os.open(group.folder / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{group.folder}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         self._watched[descriptor] = group
         os.read(descriptor, 256)
         self._epoll.register(descriptor, select.EPOLLPRI)

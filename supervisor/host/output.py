@@ -63,8 +63,16 @@ class OutputPump:
         self._finishing = False
 
     def open(
-        self, unit: str, generation: int, stream: str, fd: int, target: str | None, log: LogSpec, *, resumed: bool = False
-    ) -> Stream:  # fmt: skip
+        self,
+        unit: str,
+        generation: int,
+        stream: str,
+        fd: int,
+        target: str | None,
+        log: LogSpec,
+        *,
+        resumed: bool = False,
+    ) -> Stream:
         """Read `fd`, a pipe's end that is ours from now on, to its end; None as `target` throws the bytes away.
 
         Streams with the same target share it and never tear each other's lines. No file is opened before a line

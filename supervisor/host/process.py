@@ -16,7 +16,7 @@ import os
 import select
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +32,8 @@ from .setup import child_signals
 log = logging.getLogger("unitd.process")
 
 SPAWNS_PER_TURN = 8  # of the loop: about 5 ms, so that starting 1000 units leaves room for heartbeats
+
+LOOK_AGAIN_SECONDS = 1.0
 
 Post = Callable[[str, Event], None]  # unit name, what happened
 
@@ -132,7 +134,7 @@ class Processes:
         if not process.pid:
             self._drop(process)
             return
-        if process.group is None:
+        if process.group is None or process.moving:
             self._sweep()  # what a daemonizing child has left is ours without a word
             self._watch_outside(process)
         self._signal_tree(process, process.spec.stopsignal)
@@ -149,7 +151,7 @@ class Processes:
             process.group.kill()
         if process.leader_reaped:
             self._watch_all(process, tree.members(process.pid, process.unit))
-        elif process.group is None:
+        elif process.group is None or process.moving:
             self._watch_outside(process)
         self._signal_tree(process, signal.SIGKILL)
 
@@ -267,9 +269,7 @@ class Processes:
             else:
                 _reap(process.escaped.pop(pidfd))
             os.close(pidfd)
-        self._sweep()
-        for process in {id(process): process for process in ended.values()}.values():
-            self._settle(process)
+        self._settle_all(dict.fromkeys(ended.values()))
 
     def _reap_leader(self, process: Process) -> None:
         result = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOHANG)
@@ -282,6 +282,20 @@ class Processes:
         else:
             name = signal_name(result.si_status)
             process.exit = Exit(f"killed by {name} after {_span(lived)}", signal=result.si_status, wall=wall())
+
+    def _settle_all(self, processes: Iterable[Process]) -> None:
+        """Some part of each has ended. What cannot be seen now (no descriptors are left) is looked at again."""
+        waiting = deque(processes)
+        if self._exits.closed:
+            return
+        try:
+            self._sweep()
+            while waiting:
+                self._settle(waiting[0])
+                waiting.popleft()
+        except OSError as error:
+            log.warning("cannot see what processes have left behind: %s; tried again", error.strerror)
+            self._loop.call_later(LOOK_AGAIN_SECONDS, self._settle_all, waiting)
 
     def _settle(self, process: Process) -> None:
         """Say what is known of a process some part of which has ended."""
@@ -324,9 +338,7 @@ class Processes:
     def _on_empty_groups(self) -> None:
         assert self._groups is not None
         emptied = {id(group) for group in self._groups.emptied()}
-        self._sweep()
-        for process in [item for item in self._by_unit.values() if id(item.group) in emptied]:
-            self._settle(process)
+        self._settle_all([item for item in self._by_unit.values() if id(item.group) in emptied])
 
     def _forget(self, process: Process) -> None:
         if self._by_unit.get(process.unit) is process:
@@ -349,7 +361,7 @@ class Processes:
 
     def _sweep_now(self) -> None:
         self._sweep_planned = False
-        self._sweep()
+        self._settle_all(())
 
     def _sweep(self) -> None:
         """Reap what has ended, and watch what became our child because its parent ended."""
@@ -414,9 +426,10 @@ class Processes:
             self._signal_cgroup(process, process.group, number)
 
     def _signal_cgroup(self, process: Process, group: UnitGroup, number: int) -> None:
+        watched = set(process.escaped.values())
         for pid in group.pids():
-            if not process.leader_reaped and _group_of(pid) == process.pid:
-                continue  # got it with its group
+            if pid in watched or (not process.leader_reaped and _group_of(pid) == process.pid):
+                continue  # got it already, by itself or with its group
             try:
                 pidfd = os.pidfd_open(pid)
             except OSError:

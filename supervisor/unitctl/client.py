@@ -23,6 +23,7 @@ ANSWER_SECONDS = 10.0
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _RETRY_SECONDS = 0.02
+_ASK_SECONDS = 1.0
 
 
 class Unreachable(DaemonUnreachable):
@@ -99,7 +100,8 @@ class Client:
     ) -> Iterator[bytes]:
         """What comes, as it comes, until the daemon ends it.
 
-        It also ends when `until` (asked every second in which nothing comes) says so.
+        With `until`, something may come at any time, and it also ends when `until` (asked every second in which
+        nothing comes) says so; else a pause longer than `answer_seconds` is an error.
         """
         try:
             self._send("GET", _target(path, query), b"", headers or {})
@@ -204,13 +206,10 @@ class Client:
             ended = not data
             self._h11.receive_data(data)
 
-    def _receive(self, deadline: float | None) -> bytes:
+    def _receive(self, deadline: float) -> bytes:
         assert self._socket is not None
         try:
-            if deadline is None:
-                self._socket.settimeout(None)
-            else:
-                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             return self._socket.recv(_CHUNK_BYTES)
         except ConnectionError:
             return b""
@@ -226,10 +225,12 @@ class Client:
     # waiting for more of a stream
 
     def _more(self, until: Callable[[], bool] | None) -> bytes:
-        while not self._is_readable(1.0):
-            if until is not None and until():
+        if until is None:
+            return self._receive(self._deadline())
+        while not self._is_readable(_ASK_SECONDS):
+            if until():
                 raise _StreamOver
-        return self._receive(None)
+        return self._receive(self._deadline())
 
     def _is_readable(self, seconds: float) -> bool:
         assert self._socket is not None

@@ -117,6 +117,16 @@ def _carries(pid: str, words: tuple[str, ...]) -> bool:
     return all(word.encode() in lines for word in words) and is_alive(int(pid))
 
 
+def sessions() -> Iterator[tuple[int, int]]:
+    """Every living process and its session."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and is_alive(int(name)):
+            try:
+                yield int(name), os.getsid(int(name))
+            except ProcessLookupError:
+                continue
+
+
 def listening_ports() -> set[int]:
     """The TCP ports that anybody on this machine listens on."""
     rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
@@ -146,6 +156,7 @@ class Host:
         self.socket = str(self.folder / "s")
         self.ports: list[int] = []
         self.daemon: subprocess.Popen[bytes] | None = None
+        self._leaders: dict[int, str] = {}  # pids that the daemon has named, and of which unit they were
         self.stderr = self.folder / "unitd.err"
         self.expects_tracebacks = False
 
@@ -263,11 +274,16 @@ class Host:
         """The status of a unit."""
         answer = self.ask("GET", f"/v1/units/{quote(name, safe='')}")
         assert answer.status == 200, answer
-        return answer.json
+        return self._seen(answer.json)
 
     def units(self) -> dict[str, Json]:
         """All of them by name."""
-        return {status["unit"]: status for status in self.ask("GET", "/v1/units").json["units"]}
+        return {status["unit"]: self._seen(status) for status in self.ask("GET", "/v1/units").json["units"]}
+
+    def _seen(self, status: Json) -> Json:
+        if status["pid"] is not None:
+            self._leaders[status["pid"]] = status["unit"]
+        return status
 
     def pids(self) -> dict[str, int | None]:
         """The leading process of every unit."""
@@ -338,14 +354,21 @@ class Host:
     # What is there.
 
     def processes(self, unit: str | None = None, generation: int | None = None) -> set[int]:
-        """What lives of all units, of one, or of one attempt of one; never the daemon itself."""
+        """What lives of all units, of one, or of one attempt of one; never the daemon itself.
+
+        Some programs write over their environment. They are found by their session if their leader was seen; of which
+        attempt they are cannot be said.
+        """
         words = [self.marker]
         if unit is not None:
             words.append(f"UNITD_UNIT={unit}")
         if generation is not None:
             words.append(f"UNITD_GENERATION={generation}")
-        own = {self.daemon.pid} if self.daemon is not None else set()
-        return marked(*words) - own
+        found = marked(*words)
+        if generation is None:
+            leaders = {pid for pid, name in self._leaders.items() if unit in (None, name)}
+            found |= {pid for pid, session in sessions() if session in leaders}
+        return found - ({self.daemon.pid} if self.daemon is not None else set())
 
     def cgroups(self) -> list[str]:
         """The cgroups of units."""

@@ -48,7 +48,8 @@ class Unit:
 
     def __init__(
         self, pump: OutputPump, target: Path | str, name: str = "u", stream: str = "stdout", *,
-        generation: int = 1, shape: LogFormat = LogFormat.RAW, max_bytes: int = 0, backups: int = 3, resumed: bool = False,
+        generation: int = 1, shape: LogFormat = LogFormat.RAW, max_bytes: int = 0, backups: int = 3,
+        resumed: bool = False,
     ) -> None:  # fmt: skip
         end, self.fd = os.pipe()
         log = LogSpec(max_bytes=max_bytes, backups=backups, format=shape)

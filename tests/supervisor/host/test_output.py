@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def unit(pump: OutputPump, tmp_path: Path) -> Iterator[Callable[..., Unit]]:
     """Makes units that write to `u.log` unless told otherwise; their pipes are closed at the end."""
     made: list[Unit] = []
 
-    def make(target: Path | str = tmp_path / "u.log", name: str = "u", stream: str = "stdout", **more: object) -> Unit:
-        made.append(Unit(pump, target, name, stream, **more))  # type: ignore[arg-type]
+    def make(target: Path | str = tmp_path / "u.log", name: str = "u", stream: str = "stdout", **more: Any) -> Unit:
+        made.append(Unit(pump, target, name, stream, **more))
         return made[-1]
 
     yield make

@@ -20,6 +20,7 @@ from supervisor.core.model import Limits
 from supervisor.host import process, tree
 from supervisor.host.clock import monotonic
 from supervisor.host.process import signal_name
+from supervisor.host.setup import keep_descriptors_private
 from tests.supervisor.host.trees import (
     Host, cgroup_base, hosting, lives, pids_in, python, quoted, shell, unit, PYTHON,
 )  # fmt: skip
@@ -474,9 +475,8 @@ def test_a_journal_that_cannot_be_written_starts_nothing() -> None:
 def test_200_lives_leave_no_descriptor_and_no_zombie(base: Path | None) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
-            await host.spawned(replace(unit("true"), name="first"))
-            await host.exited("first")
-            await asyncio.sleep(0.05)
+            await host.spawned(replace(shell("sleep 0.1 & exit 0"), name="first"))
+            await host.ended("first")
             before = sorted(os.listdir("/proc/self/fd"))
             for attempt in range(1, 201):
                 argv = ("true",) if attempt % 3 else ("/no/such/program",)
@@ -496,6 +496,7 @@ def test_200_lives_leave_no_descriptor_and_no_zombie(base: Path | None) -> None:
 
 def test_children_have_only_stdin_stdout_and_stderr(base: Path | None, tmp_path: Path) -> None:
     async def scenario() -> None:
+        keep_descriptors_private()  # as the daemon does at its start
         async with hosting(base) as host:
             host.sink.path = str(tmp_path / "out")
             for attempt, limits in enumerate((Limits(), Limits(nice=1)), start=1):

@@ -315,6 +315,18 @@ def test_a_stream_that_is_cut_is_an_error(serve: Serve) -> None:
     assert caught.value.has_ended
 
 
+def test_a_stream_that_is_not_followed_must_not_stall(serve: Serve) -> None:
+    def handler(connection: socket.socket) -> None:
+        answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")(connection)
+        until_closed(connection)
+
+    stream = Client(serve(handler), 0.1).stream("/x")
+    assert next(stream) == b"one"
+    with pytest.raises(Unreachable) as caught:
+        next(stream)
+    assert caught.value.cause == "timeout"
+
+
 def test_a_refused_stream_says_why(daemon: Any) -> None:
     daemon.problem("GET", "/x", 404, "its stdout is thrown away")
     with pytest.raises(Refused, match="thrown away"):
