@@ -154,8 +154,9 @@ class Control:
         if verb == "signal":
             number = signal_number(command.parameters.get("signal"))
             return _accepted(self.orders.signal(names, command, number))
-        order = {"start": self.orders.start, "stop": self.orders.stop, "restart": self.orders.restart}[verb]
-        return _accepted(order(names, command))
+        if verb == "start":
+            return _accepted(self.orders.start(names, command))
+        return _accepted(self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command))
 
     async def remember(self, request: Request, parts: tuple[str, ...]) -> Response:
         """POST /v1/units/{pattern}/{enable|disable}"""

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -275,7 +276,7 @@ class Daemon:
     def _watch_files(self) -> None:
         if self._config.daemon.watch:
             self._watcher = import_module(".host.watch", __package__).Folders(self._reload)
-            self._watcher.watch(self._config.files)
+            self._watcher.watch(_watched(self._config))
 
     @property
     def is_ready(self) -> bool:
@@ -294,9 +295,9 @@ class Daemon:
         config = load(self._path)
         changes, operations = self._applier.apply(config.units, command)
         items = _items(changes, self._config.daemon, config.daemon)
-        self._config = Config(self._config.daemon, config.units, config.files)
+        self._config = replace(config, daemon=self._config.daemon)
         if self._watcher is not None:
-            self._watcher.watch(config.files)
+            self._watcher.watch(_watched(config))
         log.info("configuration applied: %s", _sum_up(items))
         return items, operations
 
@@ -368,6 +369,12 @@ class Daemon:
     async def _withdraw_node(self) -> None:
         if self._heartbeats.entry(NODE) is not None:
             await self._heartbeats.withdraw(NODE, deregister=True)
+
+
+def _watched(config: Config) -> list[str]:
+    """The files whose folders are watched: those that were read, and those that an include might find one day."""
+    patterns = [pattern for pattern in config.patterns if os.path.isdir(os.path.dirname(pattern))]
+    return [*config.files, *patterns]
 
 
 def _watch_folder(folder: str, changed: Callable[[], None]) -> Any:

@@ -374,7 +374,7 @@ class Host:
         """The cgroups of units."""
         if self.cgroup_folder is None:
             return []
-        return sorted(entry.name for entry in self.cgroup_folder.iterdir() if entry.is_dir())
+        return sorted(entry.name for entry in self.cgroup_folder.glob("unitd-*/*/") if entry.name != "daemon")
 
     def zombies(self) -> list[int]:
         """Children of the daemon that it has not reaped."""
@@ -388,8 +388,8 @@ class Host:
         _kill(self.processes())
         left = listening_ports().intersection(self.ports)
         complaints += [f"port {port} is listened on" for port in sorted(left)]
-        complaints += [f"cgroup {name} is left" for name in self.cgroups()]
         if self.cgroup_folder is not None:
+            complaints += [f"cgroup {left} is left" for left in self.cgroup_folder.glob("*/")]
             _remove_cgroup(self.cgroup_folder)
         said = self.said() if self.stderr.exists() else ""
         if "Traceback" in said and not self.expects_tracebacks:

@@ -9,7 +9,7 @@ from time import process_time
 import pytest
 
 from supervisor.config import ConfigErrors, load
-from supervisor.config_toml import MAX_FILE_BYTES
+from supervisor.config.document import MAX_FILE_BYTES
 from tests.supervisor.config_files import MAIN, error, errors, loaded, unit_error
 
 

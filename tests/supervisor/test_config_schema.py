@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor import config_schema as schema
-from supervisor.config_schema import Key
-from supervisor.config_text import PLACEHOLDERS
+from supervisor.config import schema
+from supervisor.config.schema import Key
+from supervisor.config.text import PLACEHOLDERS
 from supervisor.core.plan import FIELDS
 from tests.supervisor.config_files import MAIN, errors, loaded
 

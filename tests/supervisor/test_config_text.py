@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.config import load
-from supervisor.config_text import expand, parse_env_file
+from supervisor.config.text import expand, parse_env_file
 from supervisor.errors import ConfigError
 from tests.supervisor.config_files import MAIN, Files, error, loaded, unit, unit_error
 

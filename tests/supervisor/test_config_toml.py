@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.config_toml import key_lines
+from supervisor.config.document import key_lines
 
 LINES: list[tuple[str, dict[tuple[str, ...], int]]] = [
     ("a = 1\n# b = 2\nc.d = 3", {("a",): 1, ("c",): 3, ("c", "d"): 3}),

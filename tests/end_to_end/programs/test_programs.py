@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import RequiresProgram
 from tests.end_to_end.host import Host, is_alive, listening_ports, until
 
 HERE = Path(__file__).parent
-STOP_SECONDS = 0.6  # from SIGTERM to SIGKILL, for what does not heed the first
+STOP_SECONDS = 0.3  # from SIGTERM to SIGKILL, for what does not heed the first
 
 
 def _go_through_its_life(host: Host, *, least: int, port: int | None = None, serves: Callable[[], bool]) -> None:
@@ -153,7 +153,7 @@ def _configure_plain(host: Host, command: str) -> None:
         f"""
         [unit.web]
         command = {command}
-        startsecs = 0.3
+        startsecs = 0.1
         stopwaitsecs = {STOP_SECONDS}
         restart = {{ backoff_initial = 0.1 }}
         """

@@ -8,8 +8,26 @@ import pytest
 
 from supervisor.core import lifecycle
 from supervisor.core.events import (
-    EVENTS, ArmTimer, CancelRequested, DependenciesReady, Drain, Drained, Exited, Gone, Kill, Publish, Ready,
-    RestartRequested, Spawn, Spawned, StartRequested, StopRequested, Terminate, TimerFired, TreeEmpty, Unconfirmed,
+    EVENTS,
+    ArmTimer,
+    CancelRequested,
+    DependenciesReady,
+    Drain,
+    Drained,
+    Exited,
+    Gone,
+    Kill,
+    Publish,
+    Ready,
+    RestartRequested,
+    Spawn,
+    Spawned,
+    StartRequested,
+    StopRequested,
+    Terminate,
+    TimerFired,
+    TreeEmpty,
+    Unconfirmed,
     Withdraw,
 )  # fmt: skip
 from supervisor.core.lifecycle import IGNORED, TRANSITIONS, state_word, step

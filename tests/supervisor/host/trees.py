@@ -162,7 +162,7 @@ def cgroup_base() -> Iterator[Path | None]:
         yield None
         return
     try:
-        base = Path(tempfile.mkdtemp(prefix="unitd-test-", dir=mount))
+        base = Path(tempfile.mkdtemp(prefix="test-of-unitd-", dir=mount))
     except OSError:
         yield None
         return

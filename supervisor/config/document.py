@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_KEY_CHARS = 200  # of a key in an error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .config_schema import Key
-from .config_toml import Document, Keys
-from .config_values import Invalid, describe
-from .errors import ConfigError
+from ..errors import ConfigError
+from .document import Document, Keys
+from .schema import Key
+from .values import Invalid, describe
 
 MAX_ERRORS = 100  # nobody reads more at once, and finding near names for more takes long
 

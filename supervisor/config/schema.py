@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import config_values as values
-from .config_values import Converter
-from .core.model import Autorestart, LogFormat, Removal
+from ..core.model import Autorestart, LogFormat, Removal
+from . import values
+from .values import Converter
 
 
 @dataclass(frozen=True, slots=True)

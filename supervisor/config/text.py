@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .config_toml import decode
-from .config_values import Invalid
-from .errors import ConfigError
+from ..errors import ConfigError
+from .document import decode
+from .values import Invalid
 
 PLACEHOLDERS = ("port", "number", "unit", "group", "node")
 

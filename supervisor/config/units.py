@@ -1,6 +1,6 @@
 """One table `[unit.NAME]` becomes the specs of its processes.
 
-Knows one unit at a time; what units must not have in common is `config_across.py`'s business.
+Knows one unit at a time; what units must not have in common is `across.py`'s business.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
 
-from . import config_values as values
-from .config_schema import LATER_TABLES, NAME, UNIT, UNIT_HINTS, UNIT_TABLES
-from .config_table import Problems, read_table
-from .config_text import expand, parse_env_file
-from .config_toml import Document, Keys
-from .config_values import Invalid
-from .core.model import DaemonSpec, Limits, LogSpec, RestartPolicy, ServiceSpec, UnitSpec
-from .errors import ConfigError
+from ..core.model import DaemonSpec, Limits, LogSpec, RestartPolicy, ServiceSpec, UnitSpec
+from ..errors import ConfigError
+from . import values
+from .document import Document, Keys
+from .schema import LATER_TABLES, NAME, UNIT, UNIT_HINTS, UNIT_TABLES
+from .table import Problems, read_table
+from .text import expand, parse_env_file
+from .values import Invalid
 
 Reader = Callable[[str], bytes]
 Pairs = tuple[tuple[str, str], ...]

@@ -1,7 +1,7 @@
 """Configuration files become a `Config`, or errors that name file, line and key.
 
 Reading goes on after an error wherever it can, so that one look shows all there is to mend. Files are read through a
-function that the caller may give, so nothing here needs a real one. The modules beside this one, `config_*.py`, are
+function that the caller may give, so nothing here needs a real one. The modules beside this one are
 its parts: TOML and lines, values, the schema, texts, one unit, and what units must not have in common.
 """
 
@@ -11,14 +11,14 @@ import os
 import stat
 from collections.abc import Callable
 
-from .config_across import check_across
-from .config_schema import MAIN, MAIN_HINTS, MAIN_TABLES
-from .config_table import Problems, TooManyErrors, read_table, table_at, unknown
-from .config_toml import MAX_FILE_BYTES, Document
-from .config_units import Group, Reader, Surroundings, absolute, read_group, why_unreadable
-from .config_values import Invalid, socket_path
-from .core.model import Config, DaemonSpec
-from .errors import ConfigError
+from ..core.model import Config, DaemonSpec
+from ..errors import ConfigError
+from .across import check_across
+from .document import MAX_FILE_BYTES, Document
+from .schema import MAIN, MAIN_HINTS, MAIN_TABLES
+from .table import Problems, TooManyErrors, read_table, table_at, unknown
+from .units import Group, Reader, Surroundings, absolute, read_group, why_unreadable
+from .values import Invalid, socket_path
 
 MAX_UNITS = 10_000
 Finder = Callable[[str, str], list[str]]

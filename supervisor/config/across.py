@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .config_table import Problems, nearest
-from .config_units import Group
-from .core.model import DaemonSpec
-from .core.order import find_cycle
+from ..core.model import DaemonSpec
+from ..core.order import find_cycle
+from .table import Problems, nearest
+from .units import Group
 
 
 def check_across(
