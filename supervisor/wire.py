@@ -14,7 +14,7 @@ from .errors import WireError
 VERBS = ("start", "stop", "restart", "signal")
 OPERATION_STATES = ("pending", "running", "succeeded", "failed", "aborted", "expired")
 FINISHED = frozenset(("succeeded", "failed", "aborted", "expired"))
-MAX_BODY_BYTES = 256 * 1024
+MAX_BODY_BYTES = 1024 * 1024  # as many renewals as a registry takes in one call
 
 
 @dataclass(slots=True)

@@ -297,7 +297,9 @@ def test_withdrawing_an_entry_that_is_not_there_has_nothing_to_wait_for() -> Non
     run(scenario())
 
 
-def test_a_backend_that_breaks_its_promise_cannot_make_a_withdrawal_fail(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_backend_that_breaks_its_promise_cannot_make_a_withdrawal_fail(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Broken(FakeBackend):
         async def deregister(self, key: LeaseKey) -> bool:
             raise KeyError("a mistake in a plugin")
@@ -382,7 +384,9 @@ def test_a_lost_entry_is_registered_again_at_the_next_beat(caplog: pytest.LogCap
     assert "cart: the registry has lost its entry; registering again" in caplog.text
 
 
-def test_a_registry_that_is_away_suspends_and_is_tried_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_registry_that_is_away_suspends_and_is_tried_until_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def scenario() -> None:
         async with fleet() as it:
             await it.published("cart")

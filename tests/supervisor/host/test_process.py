@@ -182,7 +182,10 @@ def test_a_unit_that_ignores_its_stop_signal_is_killed(base: Path | None, tmp_pa
     async def scenario() -> None:
         async with hosting(base) as host:
             ready = tmp_path / "ready"
-            code = IGNORES_TERM + f"import os, time; open({str(ready)!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(1000)"
+            code = (
+                IGNORES_TERM
+                + f"import os, time; open({str(ready)!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(1000)"
+            )
             pid = await host.spawned(python(code))
             await pids_in(ready)
             host.processes.terminate("web", 1)
@@ -246,11 +249,19 @@ def test_terminating_one_of_the_same_batch_from_anothers_event_starts_none() -> 
 # What is left behind.
 
 
-def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(base: Path | None, tmp_path: Path) -> None:
+def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(
+    base: Path | None, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
-            stubborn = quoted((*PYTHON, IGNORES_TERM + f"import os, time; open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(1000)"))
+            stubborn = quoted(
+                (
+                    *PYTHON,
+                    IGNORES_TERM
+                    + f"import os, time; open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(1000)",
+                )
+            )
             await host.spawned(shell(f"{stubborn} & sleep 1000"))
             (child,) = await pids_in(pids)
             host.processes.terminate("web", 1)
@@ -264,7 +275,9 @@ def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(base: Pa
     run(scenario())
 
 
-def test_what_a_crashed_unit_left_in_its_group_is_terminated_then_gone(base: Path | None, tmp_path: Path) -> None:
+def test_what_a_crashed_unit_left_in_its_group_is_terminated_then_gone(
+    base: Path | None, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
@@ -336,7 +349,9 @@ def test_a_daemonized_grandchild_is_stopped_with_its_unit(
     run(scenario())
 
 
-def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(base: Path | None, tmp_path: Path) -> None:
+def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(
+    base: Path | None, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
@@ -352,11 +367,15 @@ def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(base
     run(scenario())
 
 
-def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(base: Path | None, tmp_path: Path) -> None:
+def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(
+    base: Path | None, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
-            await host.spawned(unit(*PYTHON, IGNORES_TERM + DAEMONIZE + "time.sleep(1000)", str(pids), "kept"))
+            await host.spawned(
+                unit(*PYTHON, IGNORES_TERM + DAEMONIZE + "time.sleep(1000)", str(pids), "kept")
+            )
             (orphan,) = await pids_in(pids)
             host.processes.terminate("web", 1)
             await asyncio.sleep(0.1)
@@ -368,13 +387,15 @@ def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(base: Path 
     run(scenario())
 
 
-def test_what_escaped_after_the_stop_signal_is_killed_with_the_rest(base: Path | None, tmp_path: Path) -> None:
+def test_what_escaped_after_the_stop_signal_is_killed_with_the_rest(
+    base: Path | None, tmp_path: Path
+) -> None:
     """Its unit starts it in a session of its own only when it is asked to stop."""
 
     async def scenario() -> None:
         async with hosting(base) as host:
             pids, ready = tmp_path / "pids", tmp_path / "ready"
-            child = f"trap \"\" TERM; echo $$ >> {pids}; exec sleep 1000"
+            child = f'trap "" TERM; echo $$ >> {pids}; exec sleep 1000'
             script = f"trap 'setsid sh -c \"{child.replace(chr(34), chr(92) + chr(34))}\" &' TERM; echo $$ > {ready}; while :; do sleep 0.01; done"
             await host.spawned(shell(script))
             await pids_in(ready)
@@ -392,10 +413,14 @@ def test_zombies_that_belong_to_no_unit_are_reaped_and_said(caplog: pytest.LogCa
         async with hosting() as host:
             await host.spawned(unit())
             # Not one of the host's: its grandchild is left to us, lives a little, and ends.
-            code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    os._exit(0)\n"
+            code = (
+                "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    os._exit(0)\n"
+            )
             stranger = subprocess.Popen([*PYTHON, code], env={})
             stranger.wait()
-            await until(lambda: tree.children(os.getpid()) == [next(iter(host.pids))], "the stranger is reaped")
+            await until(
+                lambda: tree.children(os.getpid()) == [next(iter(host.pids))], "the stranger is reaped"
+            )
 
     run(scenario())
 
@@ -443,7 +468,9 @@ def test_when_descriptors_run_out_the_start_fails_and_can_heal() -> None:
     run(scenario())
 
 
-def test_a_child_that_cannot_be_watched_does_not_live(base: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_be_watched_does_not_live(
+    base: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = list[int]()
 
     def refuse(pid: int, flags: int = 0) -> int:
@@ -493,11 +520,19 @@ def test_200_lives_leave_no_descriptor_and_no_zombie(base: Path | None) -> None:
                 host.processes.spawn(unit(*argv), attempt)
                 await host.exited(attempt=attempt)
                 if host.events(kind=Exited)[-1].leftovers:
-                    await until(lambda: host.events(kind=TreeEmpty) and host.events(kind=TreeEmpty)[-1].attempt == attempt)  # noqa: B023
-            await until(lambda: len(os.listdir("/proc/self/fd")) == len(before), f"descriptors as before ({before})")
+                    await until(
+                        lambda: (
+                            host.events(kind=TreeEmpty) and host.events(kind=TreeEmpty)[-1].attempt == attempt
+                        )
+                    )  # noqa: B023
+            await until(
+                lambda: len(os.listdir("/proc/self/fd")) == len(before), f"descriptors as before ({before})"
+            )
             await until(lambda: tree.children(os.getpid()) == [])
             if base is not None:
-                await until(lambda: [item for item in base.iterdir() if item.is_dir()] == [], "no cgroup is left")
+                await until(
+                    lambda: [item for item in base.iterdir() if item.is_dir()] == [], "no cgroup is left"
+                )
 
     run(scenario(), seconds=18)
 
