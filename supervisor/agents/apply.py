@@ -45,6 +45,7 @@ class Applier:
         operations = [*stops, *self._restart(by_effect[Effect.RESTART], specs, command)]
         operations += self._add(by_effect[Effect.NEW], specs, command, stops)
         operations += self._retry(by_effect, command)
+        self._orders.reconsider()
         return changes, operations
 
     def _replace(self, name: str, spec: UnitSpec) -> None:
@@ -102,8 +103,8 @@ class Applier:
             self._forget_if_down(runner.spec.name)
 
     def _forget_if_down(self, name: str) -> None:
-        runner = self._runners.by_name[name]
-        if runner.unit.phase is Phase.STOPPED:
+        runner = self._runners.by_name.get(name)  # None: the order to stop has taken it down at once
+        if runner is not None and runner.unit.phase is Phase.STOPPED:
             self._leaving.discard(name)
             self._attempts[name] = runner.unit.attempt
             self._runners.remove(name)

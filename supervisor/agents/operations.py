@@ -114,12 +114,17 @@ class Operations:
         self._prune()
         for operation in operations:
             tracked = self._all[operation.id]
-            if tracked.after:
-                first = self._all[min(tracked.after)].operation
-                self._step(tracked, "wait", f"waits for the {first.verb} of {first.unit}")
-                self._blocked.append(tracked)
-            else:
+            if operation.done:
+                continue
+            if not tracked.after:
                 self._begin(tracked)
+                continue
+            open_ = [item for id_ in tracked.after if not (item := self._all[id_].operation).done]
+            if open_:
+                first = min(open_, key=lambda item: item.id)
+                self._step(tracked, "wait", f"waits for the {first.verb} of {first.unit}")
+            self._blocked.append(tracked)
+        self._release()  # those that wait for what had ended already
 
     def _begin(self, tracked: Tracked) -> None:
         operation, unit = tracked.operation, self._unit_of(tracked.operation.unit)
@@ -159,10 +164,14 @@ class Operations:
 
     def on_registered(self, name: str, unit: Unit) -> None:
         """The registry has confirmed the unit's entry."""
+        if unit.phase is not Phase.RUNNING:
+            return
         for tracked in list(self._open.get(name, ())):
-            if tracked.begun and unit.phase is Phase.RUNNING:
+            if tracked.begun:
                 tracked.registers = False
                 self._consider(tracked, unit, None)
+            elif tracked.operation.verb == "start":
+                tracked.registers = False  # when it begins there is nothing left to wait for
 
     def _enter(self, tracked: Tracked, unit: Unit) -> None:
         if unit.phase is Phase.RUNNING and tracked.registers:

@@ -47,6 +47,7 @@ class Orders:
         self, names: Sequence[str], command: Command, *, remember: bool = True, after: Sequence[str] = ()
     ) -> list[Operation]:
         """Bring units up, and first what they depend on; `after` are operations that must have ended before."""
+        _deadline(command)  # nothing is written down for a command that is refused
         specs = self.specs
         touched = [*order.dependencies_of(names, specs), *names]
         if remember:
@@ -63,6 +64,7 @@ class Orders:
         self, names: Sequence[str], command: Command, *, remember: bool = True, only: bool = False
     ) -> list[Operation]:
         """Take units down, and first what depends on them (not if `only`: then just these, in their order)."""
+        _deadline(command)
         specs = self.specs
         dependents = () if only else order.dependents_of(names, specs)
         touched = [*names, *(name for name in dependents if self._is_up(name))]
@@ -125,6 +127,13 @@ class Orders:
         """Whether units should be up after a restart of the daemon; nothing changes now."""
         self._journal.record_wishes(names, up=up)
 
+    def reconsider(self) -> None:
+        """Dependencies may have changed: start what has nothing left to wait for."""
+        for name in list(self._waiting):
+            runner = self._runners.by_name.get(name)
+            if runner is not None and not self.waits_for(runner.spec):
+                self._runners.post(name, DependenciesReady())
+
     def waits_for(self, spec: UnitSpec) -> str:
         """The first unit that it depends on and that is not ready; "" if all are."""
         if not spec.depends_on:
@@ -136,12 +145,12 @@ class Orders:
 
     def _operation(self, name: str, verb: str, command: Command, after: Sequence[str] = ()) -> Operation:
         runner = self._runners.by_name[name]
-        event, idle = self._event(verb, runner, command)
+        idle = _idle(verb, runner.unit)
         operation = self._operations.add(
             name,
             verb,
             command,
-            lambda: self._runners.post(name, event),
+            lambda: self._runners.post(name, self._event(verb, self._runners.by_name[name], command)),
             after=after,
             deadline=_deadline(command),
             registers=verb != "stop" and (runner.next_spec or runner.spec).service is not None,
@@ -150,15 +159,13 @@ class Orders:
             self._operations.skip(operation, idle)
         return operation
 
-    def _event(self, verb: str, runner: Runner, command: Command) -> tuple[Event, str]:
-        """What to post, and (else "") why there is nothing to do."""
-        unit, force = runner.unit, bool(command.parameters.get("force", False))
-        if verb == "start":
-            idle = f"already running (pid {unit.pid})" if unit.phase is Phase.RUNNING else ""
-            return StartRequested(self.waits_for(runner.next_spec or runner.spec)), idle
-        if verb == "restart":
-            return RestartRequested(force, self.waits_for(runner.next_spec or runner.spec)), ""
-        return StopRequested(force), "already stopped" if unit.phase is Phase.STOPPED and not unit.crashed else ""
+    def _event(self, verb: str, runner: Runner, command: Command) -> Event:
+        """What to post when the operation begins."""
+        force = bool(command.parameters.get("force", False))
+        if verb == "stop":
+            return StopRequested(force)
+        waits_for = self.waits_for(runner.next_spec or runner.spec)
+        return StartRequested(waits_for) if verb == "start" else RestartRequested(force, waits_for)
 
     def _is_up(self, name: str) -> bool:
         return self._runners.by_name[name].unit.phase not in (Phase.STOPPED, Phase.FATAL)
@@ -187,6 +194,15 @@ class Orders:
         elif operation is not None:
             reason = f"{changed.spec.name} is not ready: {changed.unit.reason}"
             self._operations.fail(operation, f"cannot start: {reason}")
+
+
+def _idle(verb: str, unit: Unit) -> str:
+    """Why there is nothing to do; "" if there is."""
+    if verb == "start" and unit.phase is Phase.RUNNING:
+        return f"already running (pid {unit.pid})"
+    if verb == "stop" and unit.phase is Phase.STOPPED and not unit.crashed:
+        return "already stopped"
+    return ""
 
 
 def _flat(waves: Sequence[Sequence[str]]) -> list[str]:

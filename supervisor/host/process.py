@@ -351,7 +351,10 @@ class Processes:
     # Orphans: children of ours that are no unit's leader.
 
     def _on_child_signal(self) -> None:
-        os.read(self._signals, 1024)
+        try:
+            os.read(self._signals, 1024)
+        except BlockingIOError:  # it was not blocked while a process was made, see _spawn_some
+            return
         self._plan_sweep()
 
     def _plan_sweep(self) -> None:

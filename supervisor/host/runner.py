@@ -96,9 +96,16 @@ class Runners:
         if isinstance(event, Spawned):
             runner.started_at, runner.started_wall = monotonic(), wall()
         for action in actions:
-            self._performers[type(action)](runner, action)
+            self._contain(runner, action, self._performers[type(action)], runner, action)
         for observer in self._observers:
-            observer(runner, before, event)
+            self._contain(runner, event, observer, runner, before, event)
+
+    def _contain(self, runner: Runner, what: object, call: Callable[..., None], *arguments: object) -> None:
+        """A mistake in one performer or observer must not keep this unit's others, or other units', from going on."""
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("%s: cannot carry out %s", runner.spec.name, what)
 
     def _disarm(self, runner: Runner) -> None:
         if runner.timer is not None:

@@ -25,7 +25,13 @@ from uuid import uuid4
 DEADLINE_SECONDS = 15.0
 POLL_SECONDS = 0.01
 MARKER = "UNITD_SCENARIO"
-UNITD = (sys.executable, "-W", "error", "-c", "import sys; from supervisor.boot import main; sys.exit(main())")
+UNITD = (
+    sys.executable,
+    "-W",
+    "error",
+    "-c",
+    "import sys; from supervisor.boot import main; sys.exit(main())",
+)
 UNITCTL = (sys.executable, "-W", "error", "-c", "from supervisor.unitctl.main import main; main()")
 SERVE = f"{sys.executable} -S {Path(__file__).with_name('serve.py')}"  # a small server, see there
 CGROUPS = next((Path(path) for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
@@ -129,7 +135,11 @@ def sessions() -> Iterator[tuple[int, int]]:
 
 def listening_ports() -> set[int]:
     """The TCP ports that anybody on this machine listens on."""
-    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
@@ -198,7 +208,9 @@ class Host:
         new.rename(self.config)
         (self.folder / "log").mkdir(exist_ok=True)
 
-    def run(self, *, wait: bool = True, before_exec: Callable[[], None] | None = None, **environment: str) -> None:
+    def run(
+        self, *, wait: bool = True, before_exec: Callable[[], None] | None = None, **environment: str
+    ) -> None:
         """Start the daemon, and wait until it is ready."""
         name, _, value = self.marker.partition("=")
         procs = None if self.cgroup_folder is None else self.cgroup_folder / "cgroup.procs"

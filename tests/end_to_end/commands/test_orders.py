@@ -108,7 +108,9 @@ def test_the_processes_of_a_unit_have_neighbouring_ports_and_numbers(host: Host)
         entry = host.until_registered(f"web:{number}")
         assert entry["port"] == port + number
         said = f"{port + number} {port + number} {number} web:{number}\n"
-        until("its words are logged", lambda number=number: (host.folder / f"log/web-{number}.out.log").exists())
+        until(
+            "its words are logged", lambda number=number: (host.folder / f"log/web-{number}.out.log").exists()
+        )
         assert (host.folder / f"log/web-{number}.out.log").read_text() == said
 
 
@@ -143,7 +145,10 @@ def test_units_start_when_what_they_depend_on_is_ready_and_stop_before_it(host: 
 
     host.do("stop", "database")
 
-    assert {name: status["state"] for name, status in host.units().items()} == {"app": "STOPPED", "database": "STOPPED"}
+    assert {name: status["state"] for name, status in host.units().items()} == {
+        "app": "STOPPED",
+        "database": "STOPPED",
+    }
     first, second = (pid for pid, _ in _noted(notes, "term"))
     assert [first, second] == [begun[1][0], begun[0][0]], "what depends on it is stopped first"
     operations = host.do("start", "app")
@@ -173,7 +178,10 @@ def test_a_unit_that_does_not_want_to_stop_delays_no_other(any_host: Host) -> No
     host.finish(quick, seconds=3)
     assert time.monotonic() - begun < 2
     assert host.unit("stubborn")["state"] == "STOPPING"
-    assert "SIGTERM was sent" in host.unit("stubborn")["why"] and "SIGKILL follows in" in host.unit("stubborn")["why"]
+    assert (
+        "SIGTERM was sent" in host.unit("stubborn")["why"]
+        and "SIGKILL follows in" in host.unit("stubborn")["why"]
+    )
     host.do("start", "quick:0")
     assert host.unit("stubborn")["state"] == "STOPPING"
     host.finish(operations, seconds=6)
@@ -245,9 +253,16 @@ def test_signals_reach_the_leading_process_only(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("autorestart", "code", "state"),
-    [("unexpected", 0, "EXITED"), ("unexpected", 3, "RUNNING"), ("never", 3, "EXITED"), ("always", 0, "RUNNING")],
+    [
+        ("unexpected", 0, "EXITED"),
+        ("unexpected", 3, "RUNNING"),
+        ("never", 3, "EXITED"),
+        ("always", 0, "RUNNING"),
+    ],
 )
-def test_autorestart_decides_what_follows_an_exit(host: Host, autorestart: str, code: int, state: str) -> None:
+def test_autorestart_decides_what_follows_an_exit(
+    host: Host, autorestart: str, code: int, state: str
+) -> None:
     once = host.folder / "once"
     host.configure(
         f"""

@@ -18,8 +18,14 @@ def test_what_people_started_stopped_enabled_and_disabled_holds_for_the_next_dae
     host.configure(
         "\n".join(
             f'unit.{name} = {{ command = "{SLEEP}", startsecs = 0.1, autostart = {str(up).lower()} }}'
-            for name, up in (("started", False), ("stopped", True), ("enabled", False), ("disabled", True),
-                             ("up", True), ("down", False))  # fmt: skip
+            for name, up in (
+                ("started", False),
+                ("stopped", True),
+                ("enabled", False),
+                ("disabled", True),
+                ("up", True),
+                ("down", False),
+            )  # fmt: skip
         )
     )
     host.run()

@@ -21,7 +21,9 @@ HERE = Path(__file__).parent
 STOP_SECONDS = 0.3  # from SIGTERM to SIGKILL, for what does not heed the first
 
 
-def _go_through_its_life(host: Host, *, least: int, port: int | None = None, serves: Callable[[], bool]) -> None:
+def _go_through_its_life(
+    host: Host, *, least: int, port: int | None = None, serves: Callable[[], bool]
+) -> None:
     """Start, crash, restart, stop; after each, of the attempt before nothing is left. `least`: processes of one."""
     host.run()
     steps: tuple[Callable[[int], object], ...] = (
@@ -88,7 +90,9 @@ def _configure(host: Host, command: str, port: int, more: str = "") -> None:
 def test_redis(any_host: Host, requires_program: RequiresProgram) -> None:
     port = any_host.port()
     redis = requires_program("redis-server", "redis-server")
-    any_host.file("redis.conf", f'daemonize no\nport {port}\nbind 127.0.0.1\nsave ""\ndir {any_host.folder}\n')
+    any_host.file(
+        "redis.conf", f'daemonize no\nport {port}\nbind 127.0.0.1\nsave ""\ndir {any_host.folder}\n'
+    )
 
     def pongs() -> bool:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
@@ -104,7 +108,9 @@ def test_nginx_with_workers(any_host: Host, requires_program: RequiresProgram) -
     port, folder = any_host.port(), any_host.folder
     nginx = requires_program("nginx", "nginx-light")
     user = "user root;" if os.geteuid() == 0 else ""
-    paths = "".join(f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(
+        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     any_host.file(
         "nginx.conf",
         f"daemon off; {user} worker_processes 2; pid {folder}/nginx.pid; error_log stderr; events {{ }}"
@@ -134,8 +140,14 @@ STUBBORN = 'trap "" TERM INT HUP; while :; do sleep 0.1; done'
 PIPELINES = {
     "a pipeline that ignores TERM": (f"{{ {STUBBORN}; }} | cat | cat > /dev/null", 4),
     "children in the background that ignore TERM": (f"({STUBBORN}) & ({STUBBORN}) & wait", 3),
-    "a grandchild with a session of its own that ignores TERM": (f"setsid sh -c '{STUBBORN}' & sleep 1000", 3),
-    "a grandchild of an own session whose parent has ended": (f"(setsid sh -c '{STUBBORN}' &) ; sleep 1000", 3),
+    "a grandchild with a session of its own that ignores TERM": (
+        f"setsid sh -c '{STUBBORN}' & sleep 1000",
+        3,
+    ),
+    "a grandchild of an own session whose parent has ended": (
+        f"(setsid sh -c '{STUBBORN}' &) ; sleep 1000",
+        3,
+    ),
     "a child that ignores TERM beside a leader that ends": (f"({STUBBORN}) & sleep 1000", 3),
 }
 
@@ -165,7 +177,9 @@ def test_a_program_that_leaves_a_daemon_of_its_own_behind_and_stays(any_host: Ho
     _go_through_its_life(any_host, least=2, serves=lambda: True)
 
 
-def test_a_program_that_makes_a_daemon_of_itself_has_ended_and_what_it_left_is_stopped(any_host: Host) -> None:
+def test_a_program_that_makes_a_daemon_of_itself_has_ended_and_what_it_left_is_stopped(
+    any_host: Host,
+) -> None:
     host = any_host
     host.configure(
         f"""

@@ -208,7 +208,9 @@ def test_a_unit_is_signalled_only_after_its_entry_is_gone_and_serves_until_then(
     assert by == generation
     assert signalled >= last_seen, "the signal must come after the entry is gone"
     if removal == "expire":
-        assert registry.statuses(generation) == ["up", "draining"], "readers must be told to send nothing more"
+        assert registry.statuses(generation) == ["up", "draining"], (
+            "readers must be told to send nothing more"
+        )
         assert seen_gone - ordered >= TTL / 2, "it is not deregistered but expires"
     else:
         assert seen_gone - ordered <= LATE_SECONDS
@@ -258,7 +260,11 @@ def test_an_aborted_stop_puts_the_unit_back_into_the_registry_and_its_process_st
     assert answer.status == 200, answer
     until("the entry is up again", lambda: host.entry("shop", "shop")["status"] == "up")
     after = host.unit("shop")
-    assert (after["pid"], after["generation"], after["state"]) == (before["pid"], before["generation"], "RUNNING")
+    assert (after["pid"], after["generation"], after["state"]) == (
+        before["pid"],
+        before["generation"],
+        "RUNNING",
+    )
     deadline = time.monotonic() + TTL + 1
     while time.monotonic() < deadline:
         entry = host.entry("shop", "shop")
@@ -290,7 +296,9 @@ def test_a_rolling_restart_leaves_always_one_of_two_in_the_registry(host: Host) 
         up_at_once.add(len(up))
         running = [status["state"] == "RUNNING" for status in host.units().values()]
         assert any(running), "one of them must serve"
-        operations = host.ask("GET", f"/v1/operations?command_id={operations[0]['command_id']}").json["operations"]
+        operations = host.ask("GET", f"/v1/operations?command_id={operations[0]['command_id']}").json[
+            "operations"
+        ]
 
     assert [operation["state"] for operation in operations] == ["succeeded", "succeeded"]
     assert up_at_once <= {1, 2} and 1 in up_at_once, "never both, and not none, may be out of the registry"

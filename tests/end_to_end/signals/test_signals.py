@@ -127,11 +127,16 @@ def test_hup_applies_what_has_changed_and_touches_no_other_unit(host: Host) -> N
     host.until_state("changed", "RUNNING")
 
     after = host.pids()
-    assert {name: after[name] for name in ("same:0", "same:1")} == {name: before[name] for name in ("same:0", "same:1")}
+    assert {name: after[name] for name in ("same:0", "same:1")} == {
+        name: before[name] for name in ("same:0", "same:1")
+    }
     assert after["changed"] != before["changed"]
     assert not is_alive(before["removed"] or 0)
 
-    configure('environment = { A = "2" }, stopwaitsecs = 3', f'unit.new = {{ command = "{SLEEP}", startsecs = 0.2 }}')
+    configure(
+        'environment = { A = "2" }, stopwaitsecs = 3',
+        f'unit.new = {{ command = "{SLEEP}", startsecs = 0.2 }}',
+    )
     host.signal(signal.SIGHUP)
     until("it was applied", lambda: host.said().count("configuration applied") == 2)
     assert host.pids() == after, "these settings count without a new process"
@@ -200,7 +205,9 @@ def test_usr2_opens_logs_again_after_they_were_renamed(host: Host) -> None:
 
 
 def test_usr1_logs_the_state_of_every_unit(host: Host) -> None:
-    host.configure(f'unit.web = {{ command = "{SLEEP}", startsecs = 0.1 }}\nunit.other = {{ command = "/srv/nothing" }}')
+    host.configure(
+        f'unit.web = {{ command = "{SLEEP}", startsecs = 0.1 }}\nunit.other = {{ command = "/srv/nothing" }}'
+    )
     host.run()
     pid = host.until_state("web", "RUNNING")["pid"]
 

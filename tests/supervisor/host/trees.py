@@ -83,6 +83,9 @@ class Host:
         empty: TreeEmpty = self.events(unit, TreeEmpty)[0]
         return empty
 
+    def has_emptied(self, times: int, unit: str = "web") -> bool:
+        return len(self.events(unit, TreeEmpty)) == times
+
     async def ended(self, unit: str = "web") -> None:
         """Its tree is empty, said by either word."""
         if (await self.exited(unit)).leftovers:
