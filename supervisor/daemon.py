@@ -34,18 +34,8 @@ from .config import load
 from .control import Control
 from .core import order
 from .core.events import (
-    Action,
-    Drain,
-    Event,
-    Kill,
-    Publish,
-    Spawn,
-    Spawned,
-    StartRequested,
-    StopRequested,
-    Terminate,
-    Withdraw,
-)
+    Action, Drain, Event, Kill, Publish, Spawn, Spawned, StartRequested, StopRequested, Terminate, Withdraw,
+)  # fmt: skip
 from .core.lifecycle import state_word
 from .core.model import Config, DaemonSpec, Phase, Unit
 from .core.plan import Change, Effect, plan
@@ -95,7 +85,6 @@ class Daemon:
 
     def __init__(self, path: str, config: Config) -> None:
         self._path, self._config = path, config
-        self._ended = False
         self._stopping = False
         self._hurried = False  # entries are left to their ttl
         self._is_up = False

@@ -17,8 +17,9 @@ from ..core.lifecycle import IGNORED
 from ..core.model import Phase, Unit, UnitSpec
 from ..errors import WireError
 from ..host.journal import Journal
-from ..host.process import Processes, signal_name
+from ..host.process import Processes
 from ..host.runner import Runner, Runners
+from ..host.signals import signal_name
 from ..wire import Command, Operation
 from .operations import Operations
 

@@ -9,8 +9,8 @@ from registry_client import lease as leases
 from ..core.lifecycle import state_word
 from ..core.model import Exit, Phase, Unit
 from ..host.clock import iso, monotonic
-from ..host.process import signal_name
 from ..host.runner import Runner, Runners
+from ..host.signals import signal_name
 from ..wire import ExitStatus, LeaseStatus, UnitStatus
 from .heartbeat import Heartbeats
 from .operations import Operations

@@ -25,6 +25,7 @@ from ..core.events import Event, Exited, Spawned, TreeEmpty
 from ..core.model import Exit, UnitSpec
 from ..errors import SpawnError
 from . import spawn, tree
+from .attempt import Process, group_exists, group_of, reap
 from .cgroup import GroupWatch, Mover, UnitGroup
 from .clock import chance, monotonic, wall
 from .setup import child_signals
@@ -43,28 +44,6 @@ class Output(Protocol):
 
     def open(self, spec: UnitSpec, attempt: int) -> tuple[int | None, int | None]:
         """The writing ends for stdout and stderr, to be closed by the caller; None: /dev/null. Raises OSError."""
-
-
-class Process:
-    """One attempt: its leader, and what the leader started."""
-
-    __slots__ = (
-        "attempt", "escaped", "exit", "group", "killed", "leader_reaped", "moving", "pid", "pidfd", "spec",
-        "started_at", "told", "unit",
-    )  # fmt: skip
-
-    def __init__(self, spec: UnitSpec, attempt: int) -> None:
-        self.spec, self.unit, self.attempt = spec, spec.name, attempt
-        self.pid = 0  # 0: not spawned yet
-        self.pidfd = -1
-        self.started_at = 0.0
-        self.exit: Exit | None = None
-        self.leader_reaped = False
-        self.told = False  # Exited was posted
-        self.killed = False  # what is found of it from now on is killed
-        self.group: UnitGroup | None = None
-        self.moving = False  # into its cgroup: until then it must not be reaped
-        self.escaped: dict[int, int] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
 
 
 class Processes:
@@ -137,9 +116,9 @@ class Processes:
         if process.group is None or process.moving:
             self._sweep()  # what a daemonizing child has left is ours without a word
             self._watch_outside(process)
-        self._signal_tree(process, process.spec.stopsignal)
+        process.signal_tree(process.spec.stopsignal)
         if process.spec.stopsignal != signal.SIGCONT:
-            self._signal_tree(process, signal.SIGCONT)  # a stopped process cannot answer its stop signal
+            process.signal_tree(signal.SIGCONT)  # a stopped process cannot answer its stop signal
 
     def kill(self, unit: str, attempt: int) -> None:
         """SIGKILL to the whole tree."""
@@ -153,7 +132,7 @@ class Processes:
             self._watch_all(process, tree.members(process.pid, process.unit))
         elif process.group is None or process.moving:
             self._watch_outside(process)
-        self._signal_tree(process, signal.SIGKILL)
+        process.signal_tree(signal.SIGKILL)
 
     def signal(self, unit: str, number: int) -> bool:
         """Send any signal to the leader; False: there is none."""
@@ -265,23 +244,12 @@ class Processes:
         """These have ended: reap them, then see what is left of their units."""
         for pidfd, process in ended.items():
             if pidfd == process.pidfd:
-                self._reap_leader(process)
+                process.reap_leader()
+                self._leaders.discard(process.pid)
             else:
-                _reap(process.escaped.pop(pidfd))
+                reap(process.escaped.pop(pidfd))
             os.close(pidfd)
         self._settle_all(dict.fromkeys(ended.values()))
-
-    def _reap_leader(self, process: Process) -> None:
-        result = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOHANG)
-        process.leader_reaped, process.pidfd = True, -1
-        self._leaders.discard(process.pid)
-        lived = monotonic() - process.started_at
-        if result is None or result.si_code == os.CLD_EXITED:
-            code = 0 if result is None else result.si_status
-            process.exit = Exit(f"exited with code {code} after {_span(lived)}", code=code, wall=wall())
-        else:
-            name = signal_name(result.si_status)
-            process.exit = Exit(f"killed by {name} after {_span(lived)}", signal=result.si_status, wall=wall())
 
     def _settle_all(self, processes: Iterable[Process]) -> None:
         """Some part of each has ended. What cannot be seen now (no descriptors are left) is looked at again."""
@@ -321,7 +289,7 @@ class Processes:
             return True
         if process.escaped:
             return True
-        if not _group_exists(process.pid):
+        if not group_exists(process.pid):
             return False
         self._watch_all(process, tree.members(process.pid, process.unit))
         return bool(process.escaped)
@@ -373,7 +341,7 @@ class Processes:
             return
         watched = {pid for process in self._by_pidfd.values() for pid in process.escaped.values()}
         for pid in orphans:
-            if _reap(pid):
+            if reap(pid):
                 self._strangers.discard(pid)
             elif pid not in watched and pid not in self._strangers:
                 self._adopt(pid)
@@ -397,7 +365,7 @@ class Processes:
     def _watch_outside(self, process: Process) -> None:
         """Watch what is below the leader and left its group: that does not get what the group gets."""
         if not process.leader_reaped:
-            outside = [pid for pid in tree.descendants(process.pid) if _group_of(pid) != process.pid]
+            outside = [pid for pid in tree.descendants(process.pid) if group_of(pid) != process.pid]
             self._watch_all(process, outside)
 
     def _watch_all(self, process: Process, pids: Sequence[int]) -> None:
@@ -415,75 +383,4 @@ class Processes:
             self._by_pidfd[pidfd] = process
             self._exits.register(pidfd, select.EPOLLIN)
             if process.killed:
-                self._send(process, pidfd, signal.SIGKILL)
-
-    def _signal_tree(self, process: Process, number: int) -> None:
-        if not process.leader_reaped:
-            try:
-                os.killpg(process.pid, number)
-            except (ProcessLookupError, PermissionError):  # of another user: its leader may still be ours
-                self._send(process, process.pidfd, number)
-        for pidfd in process.escaped:
-            self._send(process, pidfd, number)
-        if process.group is not None and number != signal.SIGKILL:
-            self._signal_cgroup(process, process.group, number)
-
-    def _signal_cgroup(self, process: Process, group: UnitGroup, number: int) -> None:
-        watched = set(process.escaped.values())
-        for pid in group.pids():
-            if pid in watched or (not process.leader_reaped and _group_of(pid) == process.pid):
-                continue  # got it already, by itself or with its group
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            self._send(process, pidfd, number)
-            os.close(pidfd)
-
-    def _send(self, process: Process, pidfd: int, number: int) -> None:
-        try:
-            signal.pidfd_send_signal(pidfd, number)
-        except ProcessLookupError:
-            return
-        except OSError as error:
-            log.warning("%s: cannot send %s: %s", process.unit, signal_name(number), error.strerror)
-
-
-def signal_name(number: int) -> str:
-    """SIGTERM for 15; "signal 40" where there is no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
-def _reap(pid: int) -> bool:
-    """Take a dead child's status; False: it lives, or is not our child."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
-    except ChildProcessError:
-        return False
-
-
-def _group_exists(pgrp: int) -> bool:
-    try:
-        os.killpg(pgrp, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _group_of(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
+                process.send(pidfd, signal.SIGKILL)

@@ -19,3 +19,11 @@ def signal_number(value: object) -> int:
         if found is not None:
             return int(found)
     raise WireError(f"cannot send {value!r}: it is no signal; use a name such as HUP, or a number from 1 to 64")
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM for 15; "signal 40" where there is no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from supervisor.agents.apply import Applier
 from supervisor.agents.history import History
@@ -77,14 +77,14 @@ class Fleet:
         self.held = set[type[Action]]()
         self.words = dict[str, str]()  # what a unit's agent waits for
         self.reregistered = list[str]()
-        self.processes: Any = FakeProcesses()
+        self.processes = FakeProcesses()
         self.journal = Journal(str(folder / "state"))
         performers = dict.fromkeys((Spawn, Publish, Withdraw, Drain, Terminate, Kill), self._perform)
         self.runners = Runners(performers, TokenBucket.full(60_000, 1000, monotonic()))
         self.operations = Operations(self.unit, lambda name: self.words.get(name, ""))
         self.history = History()
         self.runners.observe(self._on_change)
-        self.orders = Orders(self.runners, self.operations, self.processes, self.journal)
+        self.orders = Orders(self.runners, self.operations, cast(Any, self.processes), self.journal)
         self.applier = Applier(
             self.runners, self.orders, self.operations, self.journal.attempts(), self.reregistered.append
         )

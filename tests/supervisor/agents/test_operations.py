@@ -211,8 +211,9 @@ def test_a_restart_ends_when_the_next_generation_is_registered(tmp_path: Path) -
     async def scenario() -> None:
         async with fleet(tmp_path) as it:
             it.up("cart:0")
-            it.held = {Publish}
+            it.held = {Withdraw, Publish}
             (operation,) = it.restart("cart:0")
+            it.release(Withdraw)
             assert it.runners.by_name["cart:0"].unit.attempt == 2
             assert operation.state == "running"
             it.release(Publish)

@@ -20,8 +20,8 @@ import pytest
 from supervisor.core.events import Event, Exited, Spawned, TreeEmpty
 from supervisor.core.model import Limits
 from supervisor.host import process, tree
-from supervisor.host.process import signal_name
 from supervisor.host.setup import keep_descriptors_private
+from supervisor.host.signals import signal_name
 from tests.supervisor.host.trees import (
     PYTHON,
     Host,
