@@ -136,13 +136,12 @@ def files_of(folder: Path, name: str) -> list[Path]:
 
 
 def log_bytes(folder: Path) -> int:
-    total = 0
-    for entry in os.scandir(folder / "logs"):
-        try:
-            total += entry.stat().st_size if entry.name.startswith("loud") else 0
-        except FileNotFoundError:
-            return -1  # rotated away between its name and its size: look again
-    return total
+    """Of all logs; -1: they changed under our eyes, or are not there yet."""
+    try:
+        entries = [entry for entry in os.scandir(folder / "logs") if entry.name.startswith("loud")]
+        return sum(entry.stat().st_size for entry in entries)
+    except FileNotFoundError:
+        return -1
 
 
 @dataclass(slots=True)

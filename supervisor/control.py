@@ -101,7 +101,9 @@ class Control:
     async def _registry(self, request: Request) -> Response:
         if self.registry is None:
             return _problem(
-                404, "Not Found", "this daemon has no embedded registry; ask the one that it is configured for"
+                404,
+                "Not Found",
+                "this daemon has no embedded registry; ask the one that it is configured for",
             )
         answer = await self.registry.handle(request.method, request.path, request.query, request.body)
         return Response(answer.status, answer.body, answer.content_type, answer.headers)
@@ -156,7 +158,9 @@ class Control:
             return _accepted(self.orders.signal(names, command, number))
         if verb == "start":
             return _accepted(self.orders.start(names, command))
-        return _accepted(self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command))
+        return _accepted(
+            self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command)
+        )
 
     async def remember(self, request: Request, parts: tuple[str, ...]) -> Response:
         """POST /v1/units/{pattern}/{enable|disable}"""
@@ -173,10 +177,14 @@ class Control:
         logs = self.orders.specs[name].logs
         path = logs.stdout if stream == "stdout" or logs.redirect_stderr else logs.stderr
         if path is None:
-            return _problem(404, "Not Found", f"the {stream} of {name} is thrown away: its logs.{stream} is NONE")
+            return _problem(
+                404, "Not Found", f"the {stream} of {name} is thrown away: its logs.{stream} is NONE"
+            )
         lines = _number(request.query.get("lines", "10"), "lines", MAX_LOG_LINES)
         if request.query.get("follow", "0") not in ("0", "false", ""):
-            return Response(200, content_type="text/plain; charset=utf-8", stream=self._follow(path, int(lines)))
+            return Response(
+                200, content_type="text/plain; charset=utf-8", stream=self._follow(path, int(lines))
+            )
         return Response(200, tail(path, int(lines)), "text/plain; charset=utf-8")
 
     async def _follow(self, path: str, lines: int) -> AsyncIterator[bytes]:
@@ -239,7 +247,11 @@ class Control:
         yield b": events of this daemon\n\n"
         if not follow:
             for event in self.history.since(seq):
-                yield b"id: %d\nevent: %s\ndata: %s\n" % (event.seq, event.type.encode(), encode(to_json(event)))
+                yield b"id: %d\nevent: %s\ndata: %s\n" % (
+                    event.seq,
+                    event.type.encode(),
+                    encode(to_json(event)),
+                )
             return
         async for event in self.history.follow(seq):
             yield b"id: %d\nevent: %s\ndata: %s\n" % (event.seq, event.type.encode(), encode(to_json(event)))
@@ -257,7 +269,10 @@ class Control:
     async def apply(self, request: Request, _: tuple[str, ...]) -> Response:
         """POST /v1/config/apply"""
         items, operations = self.daemon.apply(decode_command(request.body))
-        body = {"items": [to_json(item) for item in items], "operations": [to_json(item) for item in operations]}
+        body = {
+            "items": [to_json(item) for item in items],
+            "operations": [to_json(item) for item in operations],
+        }
         return _json(202, body)
 
     async def shutdown(self, request: Request, _: tuple[str, ...]) -> Response:
@@ -339,4 +354,6 @@ def _accepted(operations: Sequence[Operation]) -> Response:
 def _problem(
     status: int, title: str, detail: str, headers: tuple[tuple[str, str], ...] = (), **more: object
 ) -> Response:
-    return Response(status, encode(problem(status, title, detail, **more)), "application/problem+json", headers)
+    return Response(
+        status, encode(problem(status, title, detail, **more)), "application/problem+json", headers
+    )

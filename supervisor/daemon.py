@@ -32,10 +32,7 @@ from .agents.restart import RestartAgents
 from .agents.view import View, summary
 from .config import load
 from .control import Control
-from .core import order
-from .core.events import (
-    Action, Drain, Event, Kill, Publish, Spawn, Spawned, StartRequested, StopRequested, Terminate, Withdraw,
-)  # fmt: skip
+from .core import events, order
 from .core.lifecycle import state_word
 from .core.model import Config, DaemonSpec, Phase, Unit
 from .core.plan import Change, Effect, plan
@@ -115,7 +112,10 @@ class Daemon:
         self._pump = OutputPump(report=logging.getLogger("unitd.output").warning)
         base = find_base(spec.cgroup)
         self._cgroups = make_home(base) if base else None
-        log.info("units get %s", f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2")
+        log.info(
+            "units get %s",
+            f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2",
+        )
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
         self._runners = Runners(self._performers(), budget)
         self._processes = Processes(
@@ -178,29 +178,17 @@ class Daemon:
         entry = node_entry(self._config.daemon.node, host, port, life, iso())
         self._heartbeats.publish(NODE, entry, self._config.daemon.registry_ttl_seconds)
 
-    def _performers(self) -> dict[type[Action], Any]:
-        def spawn(runner: Runner, action: Spawn) -> None:
-            self._processes.spawn(runner.spec, action.attempt)
-
-        def publish(runner: Runner, action: Publish) -> None:
-            self._restart_agents.call_off(runner.spec.name)
-            self._publish(runner)
-
-        def withdraw(runner: Runner, action: Withdraw) -> None:
-            self._restart_agents.take_out(runner.spec, action.attempt, action.withdrawal)
-
-        def drain(runner: Runner, action: Drain) -> None:
-            self._restart_agents.drain(runner.spec, action.attempt)
-
-        def terminate(runner: Runner, action: Terminate) -> None:
-            self._processes.terminate(runner.spec.name, action.attempt)
-
-        def kill(runner: Runner, action: Kill) -> None:
-            self._processes.kill(runner.spec.name, action.attempt)
-
+    def _performers(self) -> dict[type[events.Action], Any]:
+        """Who carries out which action."""
+        processes, agents = (lambda: self._processes), (lambda: self._restart_agents)  # built after the runners
         return {
-            Spawn: spawn, Publish: publish, Withdraw: withdraw, Drain: drain, Terminate: terminate, Kill: kill,
-        }  # fmt: skip
+            events.Spawn: lambda runner, action: processes().spawn(runner.spec, action.attempt),
+            events.Terminate: lambda runner, action: processes().terminate(runner.spec.name, action.attempt),
+            events.Kill: lambda runner, action: processes().kill(runner.spec.name, action.attempt),
+            events.Publish: lambda runner, action: self._publish(runner),
+            events.Withdraw: lambda runner, action: agents().take_out(runner.spec, action.attempt, action.withdrawal),
+            events.Drain: lambda runner, action: agents().drain(runner.spec, action.attempt),
+        }
 
     # What joins the parts.
 
@@ -214,6 +202,7 @@ class Daemon:
     def _publish(self, runner: Runner) -> None:
         spec = runner.spec
         assert spec.service is not None
+        self._restart_agents.call_off(spec.name)
         started = iso(runner.started_wall)
         entry = unit_entry(self._config.daemon.node, spec, spec.service, runner.unit.attempt, started)
         self._heartbeats.publish(spec.name, entry, spec.service.ttl_seconds)
@@ -228,14 +217,14 @@ class Daemon:
         if unit is not None:
             self._operations.on_registered(name, unit)
 
-    def _on_change(self, runner: Runner, before: Unit, event: Event) -> None:
+    def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         name, unit = runner.spec.name, runner.unit
-        if isinstance(event, Spawned):
+        if isinstance(event, events.Spawned):
             self._readiness.watch(runner.spec, event.attempt)
         elif before.phase is Phase.STARTING and unit.phase is not Phase.STARTING:
             self._readiness.forget(name)
         self._operations.on_change(name, before, unit, event)
-        if unit.phase is not before.phase or isinstance(event, Spawned):
+        if unit.phase is not before.phase or isinstance(event, events.Spawned):
             self._history.add(name, state_word(unit).lower(), summary(unit))
             log.info("%s: %s", name, summary(unit))
         if self._stopping:
@@ -251,7 +240,7 @@ class Daemon:
             for name in wave:
                 if wishes.get(name, self._config.units[name].autostart):
                     waits_for = self._orders.waits_for(self._config.units[name])
-                    self._runners.post(name, StartRequested(waits_for))
+                    self._runners.post(name, events.StartRequested(waits_for))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -301,7 +290,14 @@ class Daemon:
     def _dump(self) -> None:
         for name in self._runners.by_name:
             status = self._view.status(name)
-            log.info("%s  %s  pid %s, generation %d: %s", name, status.state, status.pid, status.generation, status.why)
+            log.info(
+                "%s  %s  pid %s, generation %d: %s",
+                name,
+                status.state,
+                status.pid,
+                status.generation,
+                status.why,
+            )
 
     # Shutting down.
 
@@ -324,7 +320,7 @@ class Daemon:
         log.warning("second SIGINT: killing what is left")
         self._hurried = True
         for name, runner in list(self._runners.by_name.items()):
-            self._runners.post(name, StopRequested(force=True))  # none may be started again when it was killed
+            self._runners.post(name, events.StopRequested(force=True))  # none may be started again when it was killed
             self._processes.kill(name, runner.unit.attempt)
         self._end_if_all_down()
         asyncio.get_running_loop().call_later(KILL_SECONDS, self._finished.set)

@@ -97,7 +97,14 @@ class Operations:
         command_id = command.command_id or uuid4().hex
         id_ = f"op-{self._life}-{next(self._numbers)}"
         operation = Operation(
-            id_, command_id, unit, verb, "pending", reason=command.reason, issued_by=command.issued_by, created=iso()
+            id_,
+            command_id,
+            unit,
+            verb,
+            "pending",
+            reason=command.reason,
+            issued_by=command.issued_by,
+            created=iso(),
         )
         tracked = Tracked(operation, begin, set(after))
         tracked.deadline, tracked.registers = deadline, registers
@@ -193,7 +200,9 @@ class Operations:
             tracked.after -= {operation.id for operation in ended}
             failed = next((operation for operation in ended if operation.state != "succeeded"), None)
             if failed is not None and tracked.operation.verb == "restart" and not tracked.operation.done:
-                self._finish(tracked, "aborted", f"not begun: the {failed.verb} of {failed.unit} {failed.state}")
+                self._finish(
+                    tracked, "aborted", f"not begun: the {failed.verb} of {failed.unit} {failed.state}"
+                )
             elif not tracked.after:
                 self._begin(tracked)
             else:
@@ -290,7 +299,11 @@ class Operations:
         if surplus <= 0:
             return
         oldest = itertools.islice(self._all.items(), surplus)
-        old = [id_ for id_, item in oldest if item.operation.done and monotonic() - item.finished_at > KEPT_SECONDS]
+        old = [
+            id_
+            for id_, item in oldest
+            if item.operation.done and monotonic() - item.finished_at > KEPT_SECONDS
+        ]
         for id_ in old:
             operation = self._all.pop(id_).operation
             ids = self._by_command.get(operation.command_id, [])

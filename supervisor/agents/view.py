@@ -21,7 +21,10 @@ class View:
     """Reads everything, changes nothing. `heartbeats` and `agents` are None where no unit is registered."""
 
     def __init__(
-        self, runners: Runners, operations: Operations, agents: Callable[[], tuple[Heartbeats, RestartAgents] | None]
+        self,
+        runners: Runners,
+        operations: Operations,
+        agents: Callable[[], tuple[Heartbeats, RestartAgents] | None],
     ) -> None:
         self._runners, self._operations, self._agents = runners, operations, agents
 
@@ -91,7 +94,9 @@ class View:
         if unit.published:
             parts.append(self.waits_for(runner.spec.name) or "waiting for the registry entry to go")
         if runner.retry_at is not None:
-            parts.append(f"next start in {max(0.0, runner.retry_at - monotonic()):.1f} s (failure {unit.failures})")
+            parts.append(
+                f"next start in {max(0.0, runner.retry_at - monotonic()):.1f} s (failure {unit.failures})"
+            )
         return "; ".join(parts)
 
     def _starting(self, runner: Runner) -> str:
@@ -106,7 +111,9 @@ class View:
     def _running(self, runner: Runner) -> str:
         agents, unit = self._agents(), runner.unit
         trouble = agents[0].trouble(runner.spec.name) if agents and runner.spec.service else ""
-        return "; ".join(filter(None, ("serving" if runner.spec.service else "running", unit.reason, trouble)))
+        return "; ".join(
+            filter(None, ("serving" if runner.spec.service else "running", unit.reason, trouble))
+        )
 
     def _expiring(self, runner: Runner) -> str:
         words = self.waits_for(runner.spec.name) or "waiting for the registry entry to go"
@@ -151,4 +158,6 @@ def _exit(exit_: Exit | None) -> ExitStatus | None:
 def summary(unit: Unit) -> str:
     """A transition in a few words, for the log and the event stream."""
     pid = f", pid {unit.pid}" if unit.pid else ""
-    return f"{state_word(unit)} (generation {unit.attempt}{pid})" + (f": {unit.reason}" if unit.reason else "")
+    return f"{state_word(unit)} (generation {unit.attempt}{pid})" + (
+        f": {unit.reason}" if unit.reason else ""
+    )

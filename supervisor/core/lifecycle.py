@@ -82,7 +82,9 @@ def _enter(unit: Unit, phase: Phase, *actions: Action, seconds: float | None = N
 def _spawn(unit: Unit, spec: UnitSpec) -> Answer:
     attempt = unit.attempt + 1
     fresh: dict[str, Any] = {"pid": None, "ready_at": None, "crashed": False, "forced": False, "live": True}
-    return _enter(unit, Phase.STARTING, Spawn(attempt), seconds=spec.start_timeout, attempt=attempt, reason="", **fresh)
+    return _enter(
+        unit, Phase.STARTING, Spawn(attempt), seconds=spec.start_timeout, attempt=attempt, reason="", **fresh
+    )
 
 
 def _up(unit: Unit, spec: UnitSpec) -> Answer:
@@ -125,7 +127,9 @@ def _terminate(unit: Unit, spec: UnitSpec, *before: Action, **facts: Any) -> Ans
 
 def _resume(unit: Unit, reason: str) -> Answer:
     """Back into service: nothing was signalled yet, so its heartbeat may go on."""
-    return _enter(unit, Phase.RUNNING, Publish(unit.attempt), published=True, wanted=True, forced=False, reason=reason)
+    return _enter(
+        unit, Phase.RUNNING, Publish(unit.attempt), published=True, wanted=True, forced=False, reason=reason
+    )
 
 
 def _ended(unit: Unit, spec: UnitSpec, at: float, jitter: float) -> Answer:
@@ -142,7 +146,9 @@ def _after_crash(unit: Unit, spec: UnitSpec, at: float, jitter: float) -> Answer
     failures = 1 if stable else unit.failures + 1
     failed_starts = 0 if was_ready else unit.failed_starts + 1
     exit_ = unit.last_exit or Exit("ended")
-    verdict = judge(policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=jitter)
+    verdict = judge(
+        policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=jitter
+    )
     unit = replace(unit, failures=failures, failed_starts=failed_starts, reason=verdict.reason)
     if verdict.follow == "rest":
         return _down(unit)
@@ -352,7 +358,13 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Transition] = {
 }
 
 # What cannot happen in a phase, or happens there without meaning anything: each with the reason.
-_NO_PROCESS = (Spawned, Ready, Exited, TreeEmpty, Drained)  # a doubled or late word of an attempt that has ended
+_NO_PROCESS = (
+    Spawned,
+    Ready,
+    Exited,
+    TreeEmpty,
+    Drained,
+)  # a doubled or late word of an attempt that has ended
 _IGNORED_BY_PHASE: dict[Phase, tuple[type[Event], ...]] = {
     # Nothing is under way, so there is nothing to cancel; it has no entry and no timer.
     _P.STOPPED: (*_NO_PROCESS, CancelRequested, DependenciesReady, Gone, Unconfirmed, TimerFired),

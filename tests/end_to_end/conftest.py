@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.end_to_end.host import CGROUPS, Host
+from tests.end_to_end.host import Host
+from tests.end_to_end.machine import CGROUPS
 
 RequiresProgram = Callable[[str, str], str]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,27 +14,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-DEADLINE_SECONDS = 15.0
-POLL_SECONDS = 0.01
-MARKER = "UNITD_SCENARIO"
-UNITD = (
-    sys.executable,
-    "-W",
-    "error",
-    "-c",
-    "import sys; from supervisor.boot import main; sys.exit(main())",
+from tests.end_to_end.machine import (
+    CGROUPS,
+    DEADLINE_SECONDS,
+    POLL_SECONDS,
+    command_of,
+    free_ports,
+    kill,
+    listening_ports,
+    marked,
+    remove_cgroup,
+    sessions,
+    state_of,
+    until,
 )
+
+MARKER = "UNITD_SCENARIO"
+UNITD = (sys.executable, "-W", "error", "-c", "import sys; from supervisor.boot import main; sys.exit(main())")  # fmt: skip
 UNITCTL = (sys.executable, "-W", "error", "-c", "from supervisor.unitctl.main import main; main()")
 SERVE = f"{sys.executable} -S {Path(__file__).with_name('serve.py')}"  # a small server, see there
-CGROUPS = next((Path(path) for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
-                if Path(path, "cgroup.procs").exists()), None)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 Json = Any
@@ -70,89 +74,6 @@ class Answer:
         return f"{self.status} {self.body[:2000]!r}"
 
 
-def until(what: str, look: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-    """The first true value that `look` gives; fails, with the last one, when the time is over."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = look()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last seen: {value!r}"
-        time.sleep(POLL_SECONDS)
-
-
-def started_at(pid: int) -> float | None:
-    """When a process began, on CLOCK_BOOTTIME, exact to a hundredth of a second below; None: there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(text[text.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def boottime() -> float:
-    """The clock of `started_at`."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def state_of(pid: int) -> str:
-    """The letter of a process's state; "" if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return text[text.rindex(")") + 2]
-
-
-def is_alive(pid: int) -> bool:
-    """It exists and is no zombie."""
-    return state_of(pid) not in ("", "Z", "X")
-
-
-def marked(*words: str) -> set[int]:
-    """The living processes that have all these words in their environment, or in their command line."""
-    return {int(name) for name in os.listdir("/proc") if name.isdigit() and _carries(name, words)}
-
-
-def _carries(pid: str, words: tuple[str, ...]) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/environ").read_bytes() + b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    lines = text.split(b"\0")
-    return all(word.encode() in lines for word in words) and is_alive(int(pid))
-
-
-def sessions() -> Iterator[tuple[int, int]]:
-    """Every living process and its session."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and is_alive(int(name)):
-            try:
-                yield int(name), os.getsid(int(name))
-            except ProcessLookupError:
-                continue
-
-
-def listening_ports() -> set[int]:
-    """The TCP ports that anybody on this machine listens on."""
-    rows = [
-        row.split()
-        for name in ("tcp", "tcp6")
-        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
-
-
-def _free_ports(count: int) -> int:
-    """The first of so many free neighbours, below the ports that the kernel gives to clients."""
-    for _ in range(200):
-        first = random.randrange(20_000, 32_000 - count)
-        taken = listening_ports()
-        if taken.isdisjoint(range(first, first + count)):
-            return first
-    raise AssertionError("no free ports")
-
-
 class Host:
     """One unitd on one configuration. `close` ends everything and complains about what was left."""
 
@@ -181,7 +102,7 @@ class Host:
 
     def port(self, count: int = 1) -> int:
         """A free TCP port, or the first of several neighbours."""
-        first = _free_ports(count)
+        first = free_ports(count)
         self.ports.extend(range(first, first + count))
         return first
 
@@ -209,7 +130,11 @@ class Host:
         (self.folder / "log").mkdir(exist_ok=True)
 
     def run(
-        self, *, wait: bool = True, before_exec: Callable[[], None] | None = None, **environment: str
+        self,
+        *,
+        wait: bool = True,
+        before_exec: Callable[[], object] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the daemon, and wait until it is ready."""
         name, _, value = self.marker.partition("=")
@@ -225,11 +150,11 @@ class Host:
             self.daemon = subprocess.Popen(
                 [*UNITD, "-c", str(self.config)],
                 cwd=ROOT,
-                env={**os.environ, name: value, **environment},
+                env={**os.environ, name: value, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
-                preexec_fn=prepare,
+                preexec_fn=prepare,  # noqa: PLW1509 - it only makes system calls
             )
         if wait:
             until("the daemon is ready", self._is_ready)
@@ -345,7 +270,7 @@ class Host:
 
         return until(f"{name} is registered", look, seconds)
 
-    def entry(self, service: str, unit: str) -> Json | None:
+    def entry(self, service: str, unit: str) -> Json:
         """The registry's entry of a unit; None: there is none."""
         entries = self.entries(service)
         return next((entry for entry in entries if entry["unit"] == unit), None)
@@ -396,13 +321,13 @@ class Host:
     def close(self) -> None:
         """End the daemon as its manager would; then nothing may be left."""
         complaints = list(self._end_daemon())
-        complaints += [f"process {pid} is left: {_command(pid)}" for pid in self.processes()]
-        _kill(self.processes())
+        complaints += [f"process {pid} is left: {command_of(pid)}" for pid in self.processes()]
+        kill(self.processes())
         left = listening_ports().intersection(self.ports)
         complaints += [f"port {port} is listened on" for port in sorted(left)]
         if self.cgroup_folder is not None:
             complaints += [f"cgroup {left} is left" for left in self.cgroup_folder.glob("*/")]
-            _remove_cgroup(self.cgroup_folder)
+            remove_cgroup(self.cgroup_folder)
         said = self.said() if self.stderr.exists() else ""
         if "Traceback" in said and not self.expects_tracebacks:
             complaints.append("the daemon logged a traceback")
@@ -423,35 +348,3 @@ class Host:
             yield f"unitd did not end within {DEADLINE_SECONDS:g} s"
             self.daemon.kill()
             self.daemon.wait()
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return "(gone)"
-
-
-def _kill(pids: set[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    for pid in pids:
-        until(f"process {pid} has ended", lambda pid=pid: not is_alive(pid))
-
-
-def _remove_cgroup(folder: Path) -> None:
-    def remove() -> bool:
-        for inner, _, _ in os.walk(folder, topdown=False):
-            try:
-                os.rmdir(inner)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return False
-        return True
-
-    Path(folder, "cgroup.kill").write_text("1")
-    until("the scenario's cgroup can be removed", remove)

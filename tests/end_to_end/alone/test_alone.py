@@ -8,7 +8,8 @@ import socket
 import stat
 import subprocess
 
-from tests.end_to_end.host import ROOT, UNITD, Host, state_of
+from tests.end_to_end.host import ROOT, UNITD, Host
+from tests.end_to_end.machine import state_of
 
 SLEEP = "/bin/sleep 1000"
 

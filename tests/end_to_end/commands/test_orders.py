@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.host import SERVE, Host, is_alive, until
+from tests.end_to_end.host import SERVE, Host
+from tests.end_to_end.machine import is_alive, until
 
 SLEEP = "/bin/sleep 1000"
 LINGER = """["/bin/sh", "-c", 'trap "" TERM; while :; do sleep 0.1; done']"""
@@ -108,10 +109,9 @@ def test_the_processes_of_a_unit_have_neighbouring_ports_and_numbers(host: Host)
         entry = host.until_registered(f"web:{number}")
         assert entry["port"] == port + number
         said = f"{port + number} {port + number} {number} web:{number}\n"
-        until(
-            "its words are logged", lambda number=number: (host.folder / f"log/web-{number}.out.log").exists()
-        )
-        assert (host.folder / f"log/web-{number}.out.log").read_text() == said
+        log = host.folder / f"log/web-{number}.out.log"
+        until("its words are logged", log.exists)
+        assert log.read_text() == said
 
 
 def test_units_start_when_what_they_depend_on_is_ready_and_stop_before_it(host: Host) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.host import Host, until
+from tests.end_to_end.host import Host
+from tests.end_to_end.machine import until
 
 DESCRIBE = Path(__file__).with_name("describe.py")
 
@@ -25,7 +26,7 @@ def _described(host: Host, table: str, name: str = "web", **environment: str) ->
     """Run a unit with these settings: what it says of itself."""
     script = shutil.copy(DESCRIBE, host.folder)
     host.configure(f'[unit.web]\ncommand = "{_python()} -S -E {script}"\nstartsecs = 0.1\n{table}')
-    host.run(**environment)
+    host.run(environment=environment)
     log = host.folder / f"log/{name}.out.log"
     until("the unit has described itself", lambda: log.exists() and log.read_text().endswith("\n"))
     described: dict[str, Any] = json.loads(log.read_text())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.end_to_end.host import SERVE, Host, until
+from tests.end_to_end.host import SERVE, Host
+from tests.end_to_end.machine import until
 
 SLEEP = "/bin/sleep 1000"
 
@@ -15,19 +16,14 @@ def _units(host: Host) -> dict[str, str]:
 
 
 def test_what_people_started_stopped_enabled_and_disabled_holds_for_the_next_daemon(host: Host) -> None:
-    host.configure(
-        "\n".join(
-            f'unit.{name} = {{ command = "{SLEEP}", startsecs = 0.1, autostart = {str(up).lower()} }}'
-            for name, up in (
-                ("started", False),
-                ("stopped", True),
-                ("enabled", False),
-                ("disabled", True),
-                ("up", True),
-                ("down", False),
-            )  # fmt: skip
-        )
+    autostart = {
+        "started": False, "stopped": True, "enabled": False, "disabled": True, "up": True, "down": False,
+    }  # fmt: skip
+    tables = (
+        f'unit.{name} = {{ command = "{SLEEP}", startsecs = 0.1, autostart = {str(up).lower()} }}'
+        for name, up in autostart.items()
     )
+    host.configure("\n".join(tables))
     host.run()
     host.do("start", "started")
     host.do("stop", "stopped")

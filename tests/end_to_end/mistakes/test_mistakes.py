@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.host import ROOT, UNITCTL, UNITD, Host, until
+from tests.end_to_end.host import ROOT, UNITCTL, UNITD, Host
+from tests.end_to_end.machine import until
 from tests.supervisor.config_draft import MAIN, valid_files, write
 from tests.supervisor.config_mistakes import Mistake, mistakes
 

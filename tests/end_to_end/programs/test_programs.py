@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import RequiresProgram
-from tests.end_to_end.host import Host, is_alive, listening_ports, until
+from tests.end_to_end.host import Host
+from tests.end_to_end.machine import is_alive, listening_ports, until
 
 HERE = Path(__file__).parent
 STOP_SECONDS = 0.3  # from SIGTERM to SIGKILL, for what does not heed the first

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.host import DEADLINE_SECONDS, SERVE, Host, boottime, started_at, until
+from tests.end_to_end.host import SERVE, Host
+from tests.end_to_end.machine import DEADLINE_SECONDS, boottime, started_at, until
 
 TTL = 3.0
 LATE_SECONDS = 0.5
@@ -50,9 +51,9 @@ class RegistryLog:
 
         def change() -> tuple[float, float] | None:
             for before, after in itertools.pairwise(list(self.looks)):
-                if before[2] and before[2]["generation"] == generation:
-                    if after[2] is None or after[2]["generation"] != generation:
-                        return before[0], after[1]
+                was, still = (look[2] and look[2]["generation"] == generation for look in (before, after))
+                if was and not still:
+                    return before[0], after[1]
             return None
 
         return until(f"the entry of generation {generation} is gone", change)  # type: ignore[no-any-return]

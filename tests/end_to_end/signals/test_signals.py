@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.host import SERVE, Host, is_alive, until
+from tests.end_to_end.host import SERVE, Host
+from tests.end_to_end.machine import is_alive, until
 
 SLEEP = "/bin/sleep 1000"
 LINGER = """["/bin/sh", "-c", 'trap "" TERM; while :; do sleep 0.1; done']"""

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.host import SERVE, Host, is_alive, until
+from tests.end_to_end.host import SERVE, Host
+from tests.end_to_end.machine import is_alive, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users and mount")
 
@@ -328,8 +330,8 @@ def test_a_full_log_disk_never_stops_a_unit_and_logs_go_on_when_there_is_room(
         return int(count.read_text() or 0)
 
     for _ in range(3):
-        seen = counted()
-        until("the unit goes on", lambda seen=seen: counted() > seen + 100, seconds=5)
+        goal = counted() + 100
+        until("the unit goes on", partial(_reaches, counted, goal), seconds=5)
     assert _slowest_answer(host, 0.5) < ANSWER_SECONDS
     assert host.unit("chatty")["state"] == "RUNNING"
     details = host.ask("GET", "/v1/units/chatty/why").json["details"]
@@ -341,6 +343,10 @@ def test_a_full_log_disk_never_stops_a_unit_and_logs_go_on_when_there_is_room(
         file.truncate(0)
     seen = counted()
     until("the log goes on", lambda: _last_number(log) > seen, seconds=10)
+
+
+def _reaches(count: Callable[[], int], goal: int) -> bool:
+    return count() >= goal
 
 
 def _last_number(log: Path) -> int:
@@ -365,7 +371,7 @@ def test_a_full_state_disk_never_stops_a_unit(host: Host, full_disk: Path) -> No
 
     for generation in (2, 3):
         os.kill(host.unit("web")["pid"], 9)
-        until("it is up again", lambda generation=generation: host.unit("web")["generation"] == generation)
+        until("it is up again", partial(_reaches, lambda: host.unit("web")["generation"], generation))
         host.until_state("web", "RUNNING")
     host.do("restart", "web")
 

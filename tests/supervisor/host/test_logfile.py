@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.host.logfile import Target, tail
-
-from .output_kit import content, numbered, whole_history
+from tests.supervisor.host.output_kit import content, numbered, whole_history
 
 
 def target(path: Path, max_bytes: int = 0, backups: int = 3) -> Target:

@@ -20,8 +20,7 @@ import pytest
 from supervisor.core.model import LogFormat, LogSpec
 from supervisor.host.follow import Follower
 from supervisor.host.output import OutputPump
-
-from .output_kit import Unit, content, ended, numbered, until, whole_history
+from tests.supervisor.host.output_kit import Unit, content, ended, numbered, until, whole_history
 
 
 @pytest.fixture

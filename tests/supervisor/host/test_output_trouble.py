@@ -23,8 +23,7 @@ import pytest
 
 from supervisor.core.model import LogFormat
 from supervisor.host.output import OutputPump
-
-from .output_kit import Unit, content, ended, numbered, until, whole_history
+from tests.supervisor.host.output_kit import Unit, content, ended, numbered, until, whole_history
 
 NOTICE = re.compile(rb"unitd: (\d+) lines \((\d+) bytes\) dropped: (.*)\n")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
