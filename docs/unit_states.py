@@ -68,11 +68,7 @@ def _is_possible(unit: Unit, spec: UnitSpec) -> bool:
     if phase in (Phase.RUNNING, Phase.EXPIRING) and unit.published != (spec.service is not None):
         return False
     if phase is Phase.EXPIRING:
-        return (
-            spec.service is not None
-            and not (unit.crashed and unit.live)
-            and not (unit.wanted and not unit.live)
-        )
+        return spec.service is not None and not (unit.crashed and unit.live) and not (unit.wanted and not unit.live)
     if phase in (Phase.STOPPED, Phase.STARTING, Phase.SETTLING, Phase.DRAINING) and unit.published:
         return False
     if phase in (Phase.STARTING, Phase.RUNNING, Phase.SETTLING, Phase.DRAINING) and unit.crashed:
@@ -85,9 +81,7 @@ def _is_possible(unit: Unit, spec: UnitSpec) -> bool:
 def samples(kind: type[events.Event]) -> tuple[events.Event, ...]:
     """Events of a kind, with every content that makes a difference."""
     exits = tuple(
-        events.Exited(1, exit_, 1.0, 0.5, leftovers)
-        for exit_ in (_BAD, _CLEAN, _LOST)
-        for leftovers in (False, True)
+        events.Exited(1, exit_, 1.0, 0.5, leftovers) for exit_ in (_BAD, _CLEAN, _LOST) for leftovers in (False, True)
     )
     special: dict[type[events.Event], tuple[events.Event, ...]] = {
         events.StartRequested: (events.StartRequested(), events.StartRequested("database")),

@@ -26,9 +26,7 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run()), name="registry-client", daemon=True
-        )
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="registry-client", daemon=True)
         self._thread.start()
         self._loop, self._stopping = self._started.result()
 
@@ -122,9 +120,7 @@ class BlockingRegistryClient:
         """One entry of the service by weight; None: nobody takes traffic."""
         return self._thread.call(self._client.select(service))
 
-    def watch(
-        self, service: str | None = None, since: int = 0, epoch: str | None = None
-    ) -> Iterator[Snapshot]:
+    def watch(self, service: str | None = None, since: int = 0, epoch: str | None = None) -> Iterator[Snapshot]:
         """Complete snapshots, one after each change; waits for the next one. Ends at `close`."""
         snapshots = self._client.watch(service, since, epoch)
         try:

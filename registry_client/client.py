@@ -47,9 +47,7 @@ def open_backend(name: str, **options: Any) -> Backend:
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
         known = ", ".join(sorted({*_BUILT_IN, *found}))
-        raise Unsupported(
-            f"cannot use the registry backend {name}: no such backend is installed; known: {known}"
-        )
+        raise Unsupported(f"cannot use the registry backend {name}: no such backend is installed; known: {known}")
     try:
         factory = found[name].load()
     except Exception as error:  # somebody else's module
@@ -103,9 +101,7 @@ class HeldLease:
         """
         entry = replace(self._entry, **changes)
         if entry.key != self._entry.key:
-            raise ValueError(
-                "cannot update an entry's service, instance or generation: register another entry"
-            )
+            raise ValueError("cannot update an entry's service, instance or generation: register another entry")
         async with self._one_at_a_time:
             self._refuse_withdrawn()
             self._entry, self._changed = entry, True
@@ -117,9 +113,7 @@ class HeldLease:
 
     def _refuse_withdrawn(self) -> None:
         if self._lease.withdrawn:
-            raise LeaseLost(
-                f"cannot update {self._entry.instance} of {self._entry.service}: its lease has ended"
-            )
+            raise LeaseLost(f"cannot update {self._entry.instance} of {self._entry.service}: its lease has ended")
 
     async def _update(self, entry: Entry) -> None:
         if Capability.UPDATE_WITHOUT_RENEWAL in self._backend.capabilities:
@@ -140,9 +134,7 @@ class HeldLease:
         if Capability.DEREGISTER not in self._backend.capabilities:
             return False
         try:
-            async with (
-                self._one_at_a_time
-            ):  # an update under way ends before, so that nothing follows the deletion
+            async with self._one_at_a_time:  # an update under way ends before, so that nothing follows the deletion
                 await self._backend.deregister(self._entry.key)
         except RegistryError as error:
             self.error = error
@@ -202,11 +194,7 @@ class HeldLease:
             self._lease = leases.unanswered(self._lease, sent_at, _now(), may_have_counted=may_have_counted)
             if isinstance(error, RegistryError) or not isinstance(error, Exception):
                 raise
-            reason = (
-                f"no answer within {limit:.3g} s"
-                if isinstance(error, TimeoutError) and limit
-                else repr(error)
-            )
+            reason = f"no answer within {limit:.3g} s" if isinstance(error, TimeoutError) and limit else repr(error)
             raise RegistryUnavailable(f"cannot keep {self._entry.instance} registered: {reason}") from error
 
     def _confirm(self, sent_at: float, ttl_seconds: float) -> None:

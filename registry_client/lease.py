@@ -50,9 +50,7 @@ def confirmed(lease: Lease, sent_at: float, answered_at: float, ttl_seconds: flo
     if lease.withdrawn or (lease.sent_at is not None and sent_at < lease.sent_at):
         return lease
     beat_at = _later(lease.beat_at, sent_at)
-    return replace(
-        lease, ttl_seconds=ttl_seconds, sent_at=sent_at, beat_at=beat_at, unanswered=False, lost=False
-    )
+    return replace(lease, ttl_seconds=ttl_seconds, sent_at=sent_at, beat_at=beat_at, unanswered=False, lost=False)
 
 
 def unanswered(lease: Lease, sent_at: float, given_up_at: float, *, may_have_counted: bool = True) -> Lease:
@@ -65,9 +63,7 @@ def unanswered(lease: Lease, sent_at: float, given_up_at: float, *, may_have_cou
     if lease.withdrawn:
         return lease
     overtaken = lease.sent_at is not None and sent_at < lease.sent_at
-    return replace(
-        lease, beat_at=_later(lease.beat_at, sent_at), unanswered=lease.unanswered or not overtaken
-    )
+    return replace(lease, beat_at=_later(lease.beat_at, sent_at), unanswered=lease.unanswered or not overtaken)
 
 
 def refused(lease: Lease, sent_at: float) -> Lease:
@@ -141,9 +137,7 @@ def next_beat_at(lease: Lease, jitter: float) -> float:
         raise ValueError(f"cannot plan a beat: jitter must be from -1 to 1, not {jitter}")
     if lease.withdrawn:
         return math.inf
-    return (
-        -math.inf if lease.beat_at is None else lease.beat_at + lease.ttl_seconds / 3 * (1 + JITTER * jitter)
-    )
+    return -math.inf if lease.beat_at is None else lease.beat_at + lease.ttl_seconds / 3 * (1 + JITTER * jitter)
 
 
 def rpc_timeout(ttl_seconds: float) -> float:

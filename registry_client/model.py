@@ -190,14 +190,8 @@ def _check_status_and_times(entry: Entry) -> None:
     if not isinstance(entry.started_at, str) or not _TIME.fullmatch(entry.started_at):
         raise _bad("started_at", f"must be like 2026-11-23T06:29:10.123Z, not {_shown(entry.started_at)}")
     seconds = entry.warmup_seconds
-    if (
-        type(seconds) not in (int, float)
-        or not 0 <= seconds <= _MAX_WARMUP_SECONDS
-        or not math.isfinite(seconds)
-    ):
-        raise _bad(
-            "warmup_seconds", f"must be a number from 0 to {_MAX_WARMUP_SECONDS}, not {_shown(seconds)}"
-        )
+    if type(seconds) not in (int, float) or not 0 <= seconds <= _MAX_WARMUP_SECONDS or not math.isfinite(seconds):
+        raise _bad("warmup_seconds", f"must be a number from 0 to {_MAX_WARMUP_SECONDS}, not {_shown(seconds)}")
 
 
 def _check_metadata(metadata: object) -> None:

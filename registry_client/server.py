@@ -46,9 +46,7 @@ class Response:
 class _Refused(Exception):
     """The request is wrong in a way that only HTTP knows."""
 
-    def __init__(
-        self, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def __init__(self, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.status, self.code, self.headers = status, code, headers
         super().__init__(detail)
 
@@ -112,9 +110,7 @@ class RegistryApi:
             self._bodies[snapshot.service] = snapshot, body
         return body
 
-    def _entry(
-        self, method: str, service: str, instance: str, query: Mapping[str, str], body: bytes
-    ) -> Response:
+    def _entry(self, method: str, service: str, instance: str, query: Mapping[str, str], body: bytes) -> Response:
         _allow(method, "GET", "PUT", "PATCH", "DELETE")
         if method == "GET":
             return self._get(service, instance)
@@ -200,9 +196,7 @@ def _object(body: bytes) -> dict[str, object]:
 
 def _encode(value: Mapping[str, object]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return (
-        text.encode(errors="backslashreplace") + b"\n"
-    )  # a lone surrogate of a request becomes its JSON escape
+    return text.encode(errors="backslashreplace") + b"\n"  # a lone surrogate of a request becomes its JSON escape
 
 
 def _problem(

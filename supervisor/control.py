@@ -158,9 +158,7 @@ class Control:
             return _accepted(self.orders.signal(names, command, number))
         if verb == "start":
             return _accepted(self.orders.start(names, command))
-        return _accepted(
-            self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command)
-        )
+        return _accepted(self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command))
 
     async def remember(self, request: Request, parts: tuple[str, ...]) -> Response:
         """POST /v1/units/{pattern}/{enable|disable}"""
@@ -177,14 +175,10 @@ class Control:
         logs = self.orders.specs[name].logs
         path = logs.stdout if stream == "stdout" or logs.redirect_stderr else logs.stderr
         if path is None:
-            return _problem(
-                404, "Not Found", f"the {stream} of {name} is thrown away: its logs.{stream} is NONE"
-            )
+            return _problem(404, "Not Found", f"the {stream} of {name} is thrown away: its logs.{stream} is NONE")
         lines = _number(request.query.get("lines", "10"), "lines", MAX_LOG_LINES)
         if request.query.get("follow", "0") not in ("0", "false", ""):
-            return Response(
-                200, content_type="text/plain; charset=utf-8", stream=self._follow(path, int(lines))
-            )
+            return Response(200, content_type="text/plain; charset=utf-8", stream=self._follow(path, int(lines)))
         return Response(200, tail(path, int(lines)), "text/plain; charset=utf-8")
 
     async def _follow(self, path: str, lines: int) -> AsyncIterator[bytes]:
@@ -354,6 +348,4 @@ def _accepted(operations: Sequence[Operation]) -> Response:
 def _problem(
     status: int, title: str, detail: str, headers: tuple[tuple[str, str], ...] = (), **more: object
 ) -> Response:
-    return Response(
-        status, encode(problem(status, title, detail, **more)), "application/problem+json", headers
-    )
+    return Response(status, encode(problem(status, title, detail, **more)), "application/problem+json", headers)

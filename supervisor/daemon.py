@@ -179,15 +179,16 @@ class Daemon:
         self._heartbeats.publish(NODE, entry, self._config.daemon.registry_ttl_seconds)
 
     def _performers(self) -> dict[type[events.Action], Any]:
-        """Who carries out which action."""
-        processes, agents = (lambda: self._processes), (lambda: self._restart_agents)  # built after the runners
+        """Who carries out which action; looked up when it happens, for some of them are built after the runners."""
         return {
-            events.Spawn: lambda runner, action: processes().spawn(runner.spec, action.attempt),
-            events.Terminate: lambda runner, action: processes().terminate(runner.spec.name, action.attempt),
-            events.Kill: lambda runner, action: processes().kill(runner.spec.name, action.attempt),
+            events.Spawn: lambda runner, action: self._processes.spawn(runner.spec, action.attempt),
+            events.Terminate: lambda runner, action: self._processes.terminate(runner.spec.name, action.attempt),
+            events.Kill: lambda runner, action: self._processes.kill(runner.spec.name, action.attempt),
             events.Publish: lambda runner, action: self._publish(runner),
-            events.Withdraw: lambda runner, action: agents().take_out(runner.spec, action.attempt, action.withdrawal),
-            events.Drain: lambda runner, action: agents().drain(runner.spec, action.attempt),
+            events.Withdraw: lambda runner, action: self._restart_agents.take_out(
+                runner.spec, action.attempt, action.withdrawal
+            ),
+            events.Drain: lambda runner, action: self._restart_agents.drain(runner.spec, action.attempt),
         }
 
     # What joins the parts.

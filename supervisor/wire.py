@@ -154,9 +154,7 @@ def decode_command(body: bytes) -> Command:
     for key, item in value.items():
         wanted = _COMMAND_FIELDS.get(key)
         if wanted is None:
-            raise WireError(
-                f"cannot read the command: unknown key {key!r}; known: {', '.join(_COMMAND_FIELDS)}"
-            )
+            raise WireError(f"cannot read the command: unknown key {key!r}; known: {', '.join(_COMMAND_FIELDS)}")
         if item is not None and not isinstance(item, wanted):
             raise WireError(f"cannot read the command: {key!r} must be a JSON {_json_word(wanted)}")
     return Command(**{key: item for key, item in value.items() if item is not None})

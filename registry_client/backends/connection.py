@@ -50,9 +50,7 @@ class HttpAddress:
             return cls(url, "localhost", 0, unquote(parts.path), "")
         if parts.scheme == "http" and host:
             return cls(url, host, 80 if port is None else port, None, parts.path.rstrip("/"))
-        raise Unsupported(
-            f"cannot use the url {url}: it must be like http://host:port or unix:///path/of.sock"
-        )
+        raise Unsupported(f"cannot use the url {url}: it must be like http://host:port or unix:///path/of.sock")
 
 
 class _Broken(Exception):
@@ -119,9 +117,7 @@ class HttpConnection:
                 if not error.before_answer:
                     raise
             else:
-                if (
-                    status != 408
-                ):  # else the server's farewell to an idle connection, sent before the request came
+                if status != 408:  # else the server's farewell to an idle connection, sent before the request came
                     return status, answer
         self._drop()
         if self._closed:

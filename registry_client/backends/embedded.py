@@ -136,9 +136,7 @@ class EmbeddedRegistry:
         snapshot = self._snapshots.get(service)
         if snapshot is None:
             names = [service] if service is not None else sorted(self._services)
-            entries = (
-                record.entry for name in names for _, record in sorted(self._services.get(name, {}).items())
-            )
+            entries = (record.entry for name in names for _, record in sorted(self._services.get(name, {}).items()))
             snapshot = Snapshot(self._revision, self._epoch, service, tuple(entries))
             if service is None or service in self._services:  # other names are anybody's invention
                 self._snapshots[service] = snapshot
@@ -166,9 +164,7 @@ class EmbeddedRegistry:
             if not waiting and self._waiters.get(service) is waiting:
                 del self._waiters[service]
 
-    async def changed(
-        self, service: str | None, since: int, epoch: str | None, wait_seconds: float
-    ) -> Snapshot:
+    async def changed(self, service: str | None, since: int, epoch: str | None, wait_seconds: float) -> Snapshot:
         """The snapshot as soon as it `is_newer`, or as it is after `wait_seconds`."""
         try:
             async with asyncio.timeout(wait_seconds):

@@ -101,9 +101,7 @@ class HttpBackend:
             raise
         entry = _read(verb, lambda: Entry.from_json(value))
         if (entry.service, entry.instance) != (service, instance):
-            raise RegistryUnavailable(
-                f"cannot {verb}: the answer is about {entry.instance} of {entry.service}"
-            )
+            raise RegistryUnavailable(f"cannot {verb}: the answer is about {entry.instance} of {entry.service}")
         return entry
 
     async def list(self, service: str | None = None) -> Snapshot:
@@ -186,20 +184,14 @@ class HttpBackend:
         value = await self._call(connection, verb, "GET", path, None, timeout_seconds)
         snapshot = _read(verb, lambda: Snapshot.from_json(value))
         if snapshot.service != service:
-            raise RegistryUnavailable(
-                f"cannot {verb}: the answer is about {snapshot.service or 'all services'}"
-            )
+            raise RegistryUnavailable(f"cannot {verb}: the answer is about {snapshot.service or 'all services'}")
         return snapshot
 
-    async def _poll(
-        self, connection: HttpConnection, service: str | None, since: int, epoch: str | None
-    ) -> Snapshot:
+    async def _poll(self, connection: HttpConnection, service: str | None, since: int, epoch: str | None) -> Snapshot:
         query = {"since": str(since), "wait": f"{self._watch_wait_seconds:g}"}
         if epoch is not None:
             query["epoch"] = epoch
-        return await self._snapshot(
-            connection, service, query, self._watch_wait_seconds + self.timeout_seconds
-        )
+        return await self._snapshot(connection, service, query, self._watch_wait_seconds + self.timeout_seconds)
 
     async def _after_failure(self, error: RegistryError, answered: bool, failures: int) -> int:
         """Wait before the next poll; raise what a retry cannot heal. Answers the failures in a row."""

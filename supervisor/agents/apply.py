@@ -30,9 +30,7 @@ class Applier:
         self._leaving: set[str] = set()
         runners.observe(self._on_change)
 
-    def apply(
-        self, specs: Mapping[str, UnitSpec], command: Command
-    ) -> tuple[tuple[Change, ...], list[Operation]]:
+    def apply(self, specs: Mapping[str, UnitSpec], command: Command) -> tuple[tuple[Change, ...], list[Operation]]:
         """Make `specs` what is wanted; answers what that meant, and the operations that carry it out."""
         current = {name: spec for name, spec in self._orders.specs.items() if name not in self._leaving}
         changes = plan(current, specs)

@@ -29,9 +29,7 @@ class Watch(Protocol):
 class Healer:
     """Watches for all units that cannot heal by themselves."""
 
-    def __init__(
-        self, runners: Runners, post: Post, watch: Callable[[str, Callable[[], None]], Watch]
-    ) -> None:
+    def __init__(self, runners: Runners, post: Post, watch: Callable[[str, Callable[[], None]], Watch]) -> None:
         """`watch` calls back after something in a folder has changed."""
         self._runners, self._post, self._watch = runners, post, watch
         self._watches: dict[str, Watch] = {}  # by unit

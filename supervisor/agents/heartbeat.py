@@ -195,9 +195,7 @@ class Heartbeats:
         counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
         agent.lease = leases.unanswered(agent.lease, sent_at, monotonic(), may_have_counted=counted)
         known = isinstance(error, RegistryError)
-        self._report(
-            unit, agent, f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}"
-        )
+        self._report(unit, agent, f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}")
 
     def _report(self, unit: str, agent: Agent, trouble: str) -> None:
         if not agent.trouble:

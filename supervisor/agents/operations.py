@@ -200,9 +200,7 @@ class Operations:
             tracked.after -= {operation.id for operation in ended}
             failed = next((operation for operation in ended if operation.state != "succeeded"), None)
             if failed is not None and tracked.operation.verb == "restart" and not tracked.operation.done:
-                self._finish(
-                    tracked, "aborted", f"not begun: the {failed.verb} of {failed.unit} {failed.state}"
-                )
+                self._finish(tracked, "aborted", f"not begun: the {failed.verb} of {failed.unit} {failed.state}")
             elif not tracked.after:
                 self._begin(tracked)
             else:
@@ -299,11 +297,7 @@ class Operations:
         if surplus <= 0:
             return
         oldest = itertools.islice(self._all.items(), surplus)
-        old = [
-            id_
-            for id_, item in oldest
-            if item.operation.done and monotonic() - item.finished_at > KEPT_SECONDS
-        ]
+        old = [id_ for id_, item in oldest if item.operation.done and monotonic() - item.finished_at > KEPT_SECONDS]
         for id_ in old:
             operation = self._all.pop(id_).operation
             ids = self._by_command.get(operation.command_id, [])

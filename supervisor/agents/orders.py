@@ -34,9 +34,7 @@ from .operations import Operations
 class Orders:
     """The daemon's verbs."""
 
-    def __init__(
-        self, runners: Runners, operations: Operations, processes: Processes, journal: Journal
-    ) -> None:
+    def __init__(self, runners: Runners, operations: Operations, processes: Processes, journal: Journal) -> None:
         self._runners, self._operations = runners, operations
         self._processes, self._journal = processes, journal
         self._waiting: dict[str, None] = {}  # units in WAITING
@@ -111,9 +109,7 @@ class Orders:
             if self._processes.signal(name, number):
                 self._operations.skip(operation, f"sent {signal_name(number)}")
             else:
-                self._operations.fail(
-                    operation, f"cannot send {signal_name(number)}: it has no running process"
-                )
+                self._operations.fail(operation, f"cannot send {signal_name(number)}: it has no running process")
             operations.append(operation)
         return operations
 
@@ -227,11 +223,7 @@ def _deadline(command: Command) -> float | None:
     try:
         moment = datetime.fromisoformat(command.deadline)
     except ValueError:
-        raise WireError(
-            f"cannot read the deadline {command.deadline!r}: it must be ISO 8601 in UTC"
-        ) from None
+        raise WireError(f"cannot read the deadline {command.deadline!r}: it must be ISO 8601 in UTC") from None
     if moment.tzinfo is None:
-        raise WireError(
-            f"cannot read the deadline {command.deadline!r}: it names no time zone; end it with Z"
-        )
+        raise WireError(f"cannot read the deadline {command.deadline!r}: it names no time zone; end it with Z")
     return moment.timestamp()

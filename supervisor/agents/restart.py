@@ -54,9 +54,7 @@ class RestartAgents:
     def take_out(self, spec: UnitSpec, attempt: int, withdrawal: int) -> None:
         """Stop the unit's heartbeat and wait for the entry's end -> Gone or Unconfirmed."""
         waiting = self._waiting[spec.name] = Waiting()
-        waiting.task = asyncio.get_running_loop().create_task(
-            self._take_out(waiting, spec, attempt, withdrawal)
-        )
+        waiting.task = asyncio.get_running_loop().create_task(self._take_out(waiting, spec, attempt, withdrawal))
 
     def call_off(self, unit: str) -> None:
         """The unit goes on serving: forget the withdrawal."""
@@ -112,9 +110,7 @@ class RestartAgents:
             await asyncio.sleep(max(0.0, expires_at - monotonic()))
         bound_at = monotonic() + MARGIN_SECONDS
         if lease.last_possible_at is not None:
-            bound_at += max(
-                0.0, lease.last_possible_at + self._backend.removal_bound(lease.ttl_seconds) - monotonic()
-            )
+            bound_at += max(0.0, lease.last_possible_at + self._backend.removal_bound(lease.ttl_seconds) - monotonic())
         pause = FIRST_LOOK_SECONDS
         while True:
             problem = await self._look(service, instance, attempt)
@@ -128,9 +124,7 @@ class RestartAgents:
             entry = await self._backend.get(service, instance)
         except RegistryError as error:
             return f"the registry cannot say whether the entry is gone ({error})"
-        except (
-            Exception
-        ) as error:  # backends are plugins: a mistake in one must not leave the unit waiting for ever
+        except Exception as error:  # backends are plugins: a mistake in one must not leave the unit waiting for ever
             return f"the registry cannot say whether the entry is gone (its backend failed: {error!r})"
         if entry is None or entry.generation != attempt:
             return None

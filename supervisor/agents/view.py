@@ -94,9 +94,7 @@ class View:
         if unit.published:
             parts.append(self.waits_for(runner.spec.name) or "waiting for the registry entry to go")
         if runner.retry_at is not None:
-            parts.append(
-                f"next start in {max(0.0, runner.retry_at - monotonic()):.1f} s (failure {unit.failures})"
-            )
+            parts.append(f"next start in {max(0.0, runner.retry_at - monotonic()):.1f} s (failure {unit.failures})")
         return "; ".join(parts)
 
     def _starting(self, runner: Runner) -> str:
@@ -111,9 +109,7 @@ class View:
     def _running(self, runner: Runner) -> str:
         agents, unit = self._agents(), runner.unit
         trouble = agents[0].trouble(runner.spec.name) if agents and runner.spec.service else ""
-        return "; ".join(
-            filter(None, ("serving" if runner.spec.service else "running", unit.reason, trouble))
-        )
+        return "; ".join(filter(None, ("serving" if runner.spec.service else "running", unit.reason, trouble)))
 
     def _expiring(self, runner: Runner) -> str:
         words = self.waits_for(runner.spec.name) or "waiting for the registry entry to go"
@@ -158,6 +154,4 @@ def _exit(exit_: Exit | None) -> ExitStatus | None:
 def summary(unit: Unit) -> str:
     """A transition in a few words, for the log and the event stream."""
     pid = f", pid {unit.pid}" if unit.pid else ""
-    return f"{state_word(unit)} (generation {unit.attempt}{pid})" + (
-        f": {unit.reason}" if unit.reason else ""
-    )
+    return f"{state_word(unit)} (generation {unit.attempt}{pid})" + (f": {unit.reason}" if unit.reason else "")

@@ -10,9 +10,7 @@ from .table import Problems, nearest
 from .units import Group
 
 
-def check_across(
-    groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems, *, complete: bool
-) -> None:
+def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems, *, complete: bool) -> None:
     """Complain about ports and log files that two processes claim, and about dependencies that cannot be.
 
     Unless `complete`, units may be missing: nothing is said of dependencies then.
@@ -53,9 +51,7 @@ def _check_logs(groups: Iterable[Group], problems: Problems) -> None:
                 if (name, other_stream) == (spec.name, stream) or other.name in told:
                     continue
                 told.add(other.name)
-                problems.add(
-                    group.error(f"logs.{stream}", _shared_log(spec.name, path, name, other_stream, other))
-                )
+                problems.add(group.error(f"logs.{stream}", _shared_log(spec.name, path, name, other_stream, other)))
 
 
 def _shared_log(unit: str, path: str, owner: str, stream: str, other: Group) -> str:

@@ -62,9 +62,7 @@ def decode(path: str, data: bytes) -> str:
         # The offset of the decoder does not count a byte order mark, so it is looked for again in what it was given.
         offset = error.start + len(data) - len(error.object)
         line = data.count(b"\n", 0, offset) + 1
-        raise ConfigError(
-            f"the file is not UTF-8: byte {offset} cannot be decoded", path=path, line=line
-        ) from None
+        raise ConfigError(f"the file is not UTF-8: byte {offset} cannot be decoded", path=path, line=line) from None
     if (nul := text.find("\0")) >= 0:
         raise ConfigError("the file holds a NUL byte", path=path, line=text.count("\n", 0, nul) + 1)
     return text
@@ -85,9 +83,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
     except tomli.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from None
     except RecursionError:
-        raise ConfigError(
-            "its tables, lists or keys are nested too deeply", path=path, line=_deepest(text)
-        ) from None
+        raise ConfigError("its tables, lists or keys are nested too deeply", path=path, line=_deepest(text)) from None
     except ValueError:  # of more digits than Python converts
         line = next((number for number, row in enumerate(text.split("\n"), 1) if _LONG_NUMBER.search(row)), 0)
         raise ConfigError("a number has thousands of digits", path=path, line=line) from None
@@ -151,9 +147,7 @@ class _Scanner:
     def __init__(self) -> None:
         self.lines: dict[Keys, int] = {}
         self._table: Keys = ()  # of the last header
-        self._inside: list[
-            tuple[str, Keys]
-        ] = []  # open brackets of values, each with the key that it is the value of
+        self._inside: list[tuple[str, Keys]] = []  # open brackets of values, each with the key that it is the value of
         self._parts: list[str] = []  # of the key that is being read
         self._current: Keys = ()  # the key whose value is being read
         self._header = False  # between the brackets of a header

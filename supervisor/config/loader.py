@@ -100,9 +100,7 @@ class _Loader:
     def errors(self) -> list[ConfigError]:
         """By file, then by line."""
         order = {path: position for position, path in enumerate(self.paths)}
-        return sorted(
-            self.problems.errors, key=lambda error: (order.get(error.path or "", len(order)), error.line)
-        )
+        return sorted(self.problems.errors, key=lambda error: (order.get(error.path or "", len(order)), error.line))
 
     def load(self, path: str) -> Config | None:
         """The configuration, as far as it could be read; it counts only when there are no problems."""
@@ -164,9 +162,7 @@ class _Loader:
         try:
             MAIN["node"].convert(self.node)
         except Invalid as error:
-            self.problems.add(
-                main.error(("node",), f"missing, and the host's name cannot stand for it: it {error}")
-            )
+            self.problems.add(main.error(("node",), f"missing, and the host's name cannot stand for it: it {error}"))
 
     # The files that it includes.
 
@@ -210,9 +206,7 @@ class _Loader:
         for name in table_at(document, ("unit",), self.problems):
             if (other := self.groups.get(name)) is not None:
                 place = f"{other.document.path}:{other.document.line_of(('unit', name))}"
-                self.problems.add(
-                    document.error(("unit", name), f"there is a unit of that name already, at {place}")
-                )
+                self.problems.add(document.error(("unit", name), f"there is a unit of that name already, at {place}"))
                 continue
             group = self.groups[name] = read_group(document, name, around, self.room)
             self.room -= len(group.specs)

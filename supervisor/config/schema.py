@@ -24,9 +24,7 @@ class Key:
     field: str
 
 
-NAME = values.matching(
-    r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,64}", 'a name of 1 to 64 letters, digits, "_", "." and "-"'
-)
+NAME = values.matching(r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,64}", 'a name of 1 to 64 letters, digits, "_", "." and "-"')
 _SERVICE_NAME = values.matching(
     r"(?!\.\.?\Z)[A-Za-z0-9_.:-]{1,128}", 'a name of 1 to 128 letters, digits, "_", ".", ":" and "-"'
 )

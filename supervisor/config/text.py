@@ -13,9 +13,7 @@ PLACEHOLDERS = ("port", "number", "unit", "group", "node")
 
 # "${" belongs to a shell or to the program and is skipped; "{{" stands for "{", and the "}}" after it for "}".
 _BRACES = re.compile(r"\$\{|\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
-_SUPERVISORD = re.compile(
-    r"%\((process_num|program_name|group_name|host_node_name|numprocs|here|ENV_\w+)\)", re.ASCII
-)
+_SUPERVISORD = re.compile(r"%\((process_num|program_name|group_name|host_node_name|numprocs|here|ENV_\w+)\)", re.ASCII)
 
 
 def expand(text: str, known: Mapping[str, str]) -> str:

@@ -94,9 +94,7 @@ class _Builder:
         self.count: int = table.pop("numprocs", 1)
         self.first: int = table.pop("numprocs_start", 0)
         self.parts = {
-            part: _own(document, (*self.keys, part), self.problems)
-            for part in UNIT_TABLES
-            if part in self.raw
+            part: _own(document, (*self.keys, part), self.problems) for part in UNIT_TABLES if part in self.raw
         }
 
     def complain(self, key: str, reason: str) -> None:
@@ -188,9 +186,7 @@ class _Builder:
             group=self.name,
             number=number,
             argv=share(argv),
-            environment=share(
-                self._environment(fill, table.pop("envfile", None), table.pop("environment", ()))
-            ),
+            environment=share(self._environment(fill, table.pop("envfile", None), table.pop("environment", ()))),
             depends_on=share(depends_on),
             service=self._service(fill, service, number) if service is not None else None,
             restart=share(self._restart(table)),
@@ -231,9 +227,7 @@ class _Builder:
                 "service.version", values.label, fill.text("service.version", part["version"])
             )
         if "metadata" in part:
-            pairs = tuple(
-                sorted((key, fill.text(f"service.metadata.{key}", text)) for key, text in part["metadata"])
-            )
+            pairs = tuple(sorted((key, fill.text(f"service.metadata.{key}", text)) for key, text in part["metadata"]))
             part["metadata"] = self.around.share(fill.checked("service.metadata", values.metadata, pairs))
         return ServiceSpec(**part)
 

@@ -328,9 +328,7 @@ def url(value: Any) -> str:
     """Where a registry listens: over HTTP, or on a unix socket."""
     if isinstance(value, str) and value.startswith("https://"):
         raise Invalid("this version has no TLS: use http:// in a trusted network, or unix://")
-    return str(
-        matching(_URL, 'a URL such as "http://10.0.0.5:9301" or "unix:///run/unitd/unitd.sock"')(value)
-    )
+    return str(matching(_URL, 'a URL such as "http://10.0.0.5:9301" or "unix:///run/unitd/unitd.sock"')(value))
 
 
 def label(value: Any) -> str:

@@ -82,9 +82,7 @@ def _enter(unit: Unit, phase: Phase, *actions: Action, seconds: float | None = N
 def _spawn(unit: Unit, spec: UnitSpec) -> Answer:
     attempt = unit.attempt + 1
     fresh: dict[str, Any] = {"pid": None, "ready_at": None, "crashed": False, "forced": False, "live": True}
-    return _enter(
-        unit, Phase.STARTING, Spawn(attempt), seconds=spec.start_timeout, attempt=attempt, reason="", **fresh
-    )
+    return _enter(unit, Phase.STARTING, Spawn(attempt), seconds=spec.start_timeout, attempt=attempt, reason="", **fresh)
 
 
 def _up(unit: Unit, spec: UnitSpec) -> Answer:
@@ -127,9 +125,7 @@ def _terminate(unit: Unit, spec: UnitSpec, *before: Action, **facts: Any) -> Ans
 
 def _resume(unit: Unit, reason: str) -> Answer:
     """Back into service: nothing was signalled yet, so its heartbeat may go on."""
-    return _enter(
-        unit, Phase.RUNNING, Publish(unit.attempt), published=True, wanted=True, forced=False, reason=reason
-    )
+    return _enter(unit, Phase.RUNNING, Publish(unit.attempt), published=True, wanted=True, forced=False, reason=reason)
 
 
 def _ended(unit: Unit, spec: UnitSpec, at: float, jitter: float) -> Answer:
@@ -146,9 +142,7 @@ def _after_crash(unit: Unit, spec: UnitSpec, at: float, jitter: float) -> Answer
     failures = 1 if stable else unit.failures + 1
     failed_starts = 0 if was_ready else unit.failed_starts + 1
     exit_ = unit.last_exit or Exit("ended")
-    verdict = judge(
-        policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=jitter
-    )
+    verdict = judge(policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=jitter)
     unit = replace(unit, failures=failures, failed_starts=failed_starts, reason=verdict.reason)
     if verdict.follow == "rest":
         return _down(unit)

@@ -189,9 +189,7 @@ class Unit:
     ready_at: float | None = None  # of this attempt
     published: bool = False  # its entry may be in the registry
     delay_over: bool = True  # BACKOFF: the delay is over
-    crashed: bool = (
-        False  # this end was not asked for: the restart policy decides, or has decided, what follows
-    )
+    crashed: bool = False  # this end was not asked for: the restart policy decides, or has decided, what follows
     forced: bool = False  # stop even if the registry cannot be asked
     failures: int = 0  # in a row, see restart.py
     failed_starts: int = 0  # in a row without becoming ready

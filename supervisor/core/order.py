@@ -125,9 +125,7 @@ def start_order(units: Units, names: Iterable[str] | None = None) -> Waves:
     for name, spec in units.items():
         if name in wanted:
             waves.setdefault(depth[spec.group], []).append(name)
-    return tuple(
-        tuple(sorted(waves[number], key=lambda name: units[name].priority)) for number in sorted(waves)
-    )
+    return tuple(tuple(sorted(waves[number], key=lambda name: units[name].priority)) for number in sorted(waves))
 
 
 def stop_order(units: Units, names: Iterable[str] | None = None) -> Waves:

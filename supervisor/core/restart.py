@@ -29,9 +29,7 @@ def judge(
     if was_ready and not _wants_restart(policy, exit_):
         return Verdict("rest", 0.0, exit_.reason)
     if failed_starts > policy.startretries:
-        return Verdict(
-            "give up", 0.0, f"{exit_.reason}; gave up after {failed_starts} failed starts in a row"
-        )
+        return Verdict("give up", 0.0, f"{exit_.reason}; gave up after {failed_starts} failed starts in a row")
     delay = backoff_delay(policy, failures, was_ready=was_ready, jitter=jitter)
     return Verdict("restart", delay, exit_.reason)
 

@@ -39,9 +39,7 @@ class Access:
             return "this API takes no commands from web pages"
         uid = _owner(request.peer.address)
         if uid not in self._uids:
-            return (
-                "only root and the user that unitd runs as may command over TCP; use the unix socket or sudo"
-            )
+            return "only root and the user that unitd runs as may command over TCP; use the unix socket or sudo"
         return None
 
     def _refuses_user(self, peer: Peer) -> str | None:

@@ -36,9 +36,7 @@ class Process:
         self.killed = False  # what is found of it from now on is killed
         self.group: UnitGroup | None = None
         self.moving = False  # into its cgroup: until then it must not be reaped
-        self.escaped: dict[
-            int, int
-        ] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
+        self.escaped: dict[int, int] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
 
     def reap_leader(self) -> None:
         """Take the status of the leader, which has ended."""

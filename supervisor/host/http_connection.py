@@ -40,9 +40,7 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 STALL_SECONDS = 60.0
-LINGER_SECONDS = (
-    2.0  # closing with bytes unread would reset the connection and could cost the client the answer
-)
+LINGER_SECONDS = 2.0  # closing with bytes unread would reset the connection and could cost the client the answer
 HALF_CLOSED_SECONDS = 0.5  # who sends no more may still want a quick answer; who has gone looks just the same
 
 _PAUSE_READING_BYTES = 64 * 1024  # of later requests, sent while one is being answered
@@ -234,11 +232,7 @@ class Connection(asyncio.Protocol):
         if self._lost or self._refused:
             return
         self._disarm()
-        if (
-            self._server.closing
-            or self._h11.our_state is not h11.DONE
-            or self._h11.their_state is not h11.DONE
-        ):
+        if self._server.closing or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._hang_up()
             return
         self._h11.start_next_cycle()

@@ -32,9 +32,7 @@ def resolve(user: str | None, group: str | None) -> Identity | None:
     gid = _gid(group) if group is not None else (entry.pw_gid if entry else os.getegid())
     if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
         wanted = user if user is not None else f"group {group}"
-        raise SpawnError(
-            "user", EPERM, f"no permission to run as {wanted}: unitd itself does not run as root"
-        )
+        raise SpawnError("user", EPERM, f"no permission to run as {wanted}: unitd itself does not run as root")
     groups = tuple(os.getgrouplist(entry.pw_name, gid)) if entry else (gid,)
     environment = _environment(entry) if entry else ()
     return Identity(uid, gid, groups, environment)

@@ -32,9 +32,7 @@ class Journal:
         path = os.path.join(state_dir, "journal.sqlite")
         try:
             os.makedirs(state_dir, mode=0o700, exist_ok=True)
-            self._lock = os.open(
-                os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            self._lock = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             reason = f"another unitd runs on {state_dir}; stop it, or give this one another state_dir"
@@ -58,9 +56,7 @@ class Journal:
 
     def wishes(self) -> dict[str, bool]:
         """unit name -> whether it should be up after a restart, for those that somebody has spoken about."""
-        rows = self._database.execute(
-            "SELECT name, up_after_restart FROM unit WHERE up_after_restart IS NOT NULL"
-        )
+        rows = self._database.execute("SELECT name, up_after_restart FROM unit WHERE up_after_restart IS NOT NULL")
         return {name: bool(up) for name, up in rows}
 
     def record_attempts(self, attempts: Sequence[tuple[str, int]]) -> None:

@@ -71,9 +71,7 @@ class Processes:
         self._by_pidfd: dict[int, Process] = {}
         self._groups: GroupWatch | None = None
         self._mover = Mover() if base_cgroup is not None else None
-        self._ended_moving: dict[
-            int, Process
-        ] = {}  # by pidfd: leaders that ended before they were in their cgroup
+        self._ended_moving: dict[int, Process] = {}  # by pidfd: leaders that ended before they were in their cgroup
         self._sweep_planned = False
         self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._loop.add_reader(self._exits.fileno(), self._on_exits)
@@ -158,9 +156,7 @@ class Processes:
             self._before_spawn([(process.unit, process.attempt) for process in batch])
         except OSError as error:
             for process in batch:
-                self._failed(
-                    process, SpawnError("journal", error.errno or 0, f"cannot write the journal: {error}")
-                )
+                self._failed(process, SpawnError("journal", error.errno or 0, f"cannot write the journal: {error}"))
         else:
             for process in batch:
                 if self._by_unit.get(process.unit) is process:  # else an earlier one's event has dropped it
@@ -173,10 +169,7 @@ class Processes:
         ends: list[int] = []
         try:
             process.group = self._make_group(process)
-            ends = [
-                self._devnull if end is None else end
-                for end in self._output.open(process.spec, process.attempt)
-            ]
+            ends = [self._devnull if end is None else end for end in self._output.open(process.spec, process.attempt)]
             streams = spawn.Streams(self._devnull, *ends)
             process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile)
             process.started_at = monotonic()
@@ -190,9 +183,7 @@ class Processes:
                 os.waitpid(process.pid, 0)
             if process.pidfd >= 0:
                 os.close(process.pidfd)
-            self._failed(
-                process, SpawnError("descriptors", error.errno or 0, f"cannot start it: {error.strerror}")
-            )
+            self._failed(process, SpawnError("descriptors", error.errno or 0, f"cannot start it: {error.strerror}"))
         else:
             self._by_pidfd[process.pidfd] = process
             self._leaders.add(process.pid)
@@ -208,9 +199,7 @@ class Processes:
         limits = process.spec.limits
         if self._base is None:
             if limits.memory_max is not None or limits.pids_max is not None:
-                log.warning(
-                    "%s: memory_max and pids_max need a delegated cgroup v2; there is none", process.unit
-                )
+                log.warning("%s: memory_max and pids_max need a delegated cgroup v2; there is none", process.unit)
             return None
         group, unset = UnitGroup.make(self._base, process.unit, process.attempt, limits)
         for problem in unset:
@@ -292,9 +281,7 @@ class Processes:
         assert process.exit is not None
         if empty:
             self._forget(process)
-        self._post(
-            process.unit, Exited(process.attempt, process.exit, monotonic(), chance(), leftovers=not empty)
-        )
+        self._post(process.unit, Exited(process.attempt, process.exit, monotonic(), chance(), leftovers=not empty))
 
     def _remains(self, process: Process) -> bool:
         """Something of the tree lives, and is watched. The leader has been reaped."""
@@ -373,9 +360,7 @@ class Processes:
         place = tree.stat(pid)
         if place is None:
             return None
-        return next(
-            (item for item in self._by_unit.values() if item.pid in (place.pgrp, place.session)), None
-        )
+        return next((item for item in self._by_unit.values() if item.pid in (place.pgrp, place.session)), None)
 
     def _watch_outside(self, process: Process) -> None:
         """Watch what is below the leader and left its group: that does not get what the group gets."""

@@ -18,9 +18,7 @@ def signal_number(value: object) -> int:
         found = getattr(signal.Signals, f"SIG{name}", None)
         if found is not None:
             return int(found)
-    raise WireError(
-        f"cannot send {value!r}: it is no signal; use a name such as HUP, or a number from 1 to 64"
-    )
+    raise WireError(f"cannot send {value!r}: it is no signal; use a name such as HUP, or a number from 1 to 64")
 
 
 def signal_name(number: int) -> str:

@@ -34,9 +34,7 @@ from ..core.model import UnitSpec
 from ..errors import SpawnError
 from .identity import Identity, resolve
 
-CAN_HEAL = frozenset(
-    (EAGAIN, ENOMEM, EMFILE, ENFILE)
-)  # shortages; all else needs a change of files or configuration
+CAN_HEAL = frozenset((EAGAIN, ENOMEM, EMFILE, ENFILE))  # shortages; all else needs a change of files or configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,7 @@ class Streams:
     stderr: int
 
 
-def environment_of(
-    spec: UnitSpec, attempt: int, base: Mapping[str, str], identity: Identity | None
-) -> dict[str, str]:
+def environment_of(spec: UnitSpec, attempt: int, base: Mapping[str, str], identity: Identity | None) -> dict[str, str]:
     """What the process finds in its environment: the daemon's own, the user's, ours, and last what the unit says."""
     service = spec.service
     own = {
@@ -90,9 +86,7 @@ def start(spec: UnitSpec, attempt: int, streams: Streams, base: Mapping[str, str
     return pid
 
 
-def _popen(
-    spec: UnitSpec, environment: dict[str, str], streams: Streams, setup: Callable[[], None] | None
-) -> int:
+def _popen(spec: UnitSpec, environment: dict[str, str], streams: Streams, setup: Callable[[], None] | None) -> int:
     with warnings.catch_warnings():
         # From Python 3.12 on a fork beside threads warns. The child's code is written for that, see above.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -145,9 +139,7 @@ class _Report:
         code = int(number or 0)
         if stage == "directory" and spec.directory is not None:
             return _directory_error(spec.directory, code)
-        return SpawnError(
-            stage or "setup", code, f"cannot set its {stage or 'environment up'}: {os.strerror(code)}"
-        )
+        return SpawnError(stage or "setup", code, f"cannot set its {stage or 'environment up'}: {os.strerror(code)}")
 
     def close(self) -> None:
         for descriptor in (self.read_end, self.write_end):
@@ -218,9 +210,7 @@ def _directory_error(directory: str, number: int) -> SpawnError:
         ENOTDIR: f"not a directory: {directory}",
         EACCES: f"no permission to enter the directory {directory}",
     }
-    return SpawnError(
-        "directory", number, words.get(number, f"cannot enter {directory}: {os.strerror(number)}")
-    )
+    return SpawnError("directory", number, words.get(number, f"cannot enter {directory}: {os.strerror(number)}"))
 
 
 def _spawn_error(spec: UnitSpec, error: OSError) -> SpawnError:
