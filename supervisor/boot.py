@@ -12,9 +12,8 @@ import os
 import sys
 from importlib import import_module
 
-from . import __version__
 from .errors import ConfigError
-from .installation import refuse_shared_folder
+from .installation import refuse_shared_folder, version
 
 USAGE = """\
 Usage: unitd [-c FILE]
@@ -34,15 +33,18 @@ DEFAULT_CONFIG = "/etc/unitd/unitd.toml"
 def main() -> int:
     """The console script `unitd`; answers its exit code: 0 stopped, 1 failed, 2 wrong usage or configuration."""
     try:
+        refuse_shared_folder()
         options, rest = getopt.gnu_getopt(sys.argv[1:], "c:h", ["config=", "help", "version"])
     except getopt.GetoptError as error:
         return _complain(f"{error}; see unitd --help")
+    except RuntimeError as error:
+        return _complain(str(error), 1)
     chosen = dict(options)
     if "-h" in chosen or "--help" in chosen:
         print(USAGE, end="")
         return 0
     if "--version" in chosen:
-        print(f"unitd {__version__}")
+        print(f"unitd {version()}")
         return 0
     if rest:
         return _complain(f"cannot use {rest[0]!r}: unitd takes no arguments; see unitd --help")
@@ -52,7 +54,6 @@ def main() -> int:
 
 def _run(path: str) -> int:
     try:
-        refuse_shared_folder()
         sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
         daemon = import_module(".daemon", __package__)
         daemon.run(path)

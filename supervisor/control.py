@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from registry_client.server import RegistryApi
@@ -339,7 +339,9 @@ def _accepted(operations: Sequence[Operation]) -> Response:
     """All operations of a command; where it is a single one, its own fields are at the top as well."""
     plain = [to_json(operation) for operation in operations]
     body = {**(plain[0] if len(plain) == 1 else {}), "operations": plain}
-    location = f"/v1/operations?command_id={operations[0].command_id}" if operations else "/v1/operations"
+    location = "/v1/operations"
+    if operations:
+        location += f"?command_id={quote(operations[0].command_id, safe='', errors='replace')}"
     if len(operations) == 1:
         location = f"/v1/operations/{operations[0].id}"
     return _json(202, body, headers=(("Location", location),))

@@ -6,6 +6,11 @@ import os
 import sys
 
 
+def version() -> str:
+    """Ours; "unknown" where the other distribution has overwritten it."""
+    return getattr(sys.modules[__package__], "__version__", "unknown")
+
+
 def refuse_shared_folder() -> None:
     """Raise RuntimeError when the distribution `supervisor` is installed in the folder that ours runs from.
 

@@ -128,7 +128,9 @@ def _plain(value: Any) -> Any:
 
 def encode(value: Any) -> bytes:
     """JSON, one line, with a newline at its end."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # A lone surrogate, which somebody's JSON can spell, becomes its escape again.
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def decode(body: bytes) -> Any:

@@ -40,7 +40,9 @@ class History:
             self._changed = None
 
     def since(self, seq: int) -> list[HistoryEvent]:
-        """Those after `seq` that are still kept, oldest first."""
+        """Those after `seq` that are still kept, oldest first; all, if `seq` is of an earlier life of the daemon."""
+        if seq > self._seq:
+            seq = 0
         return [event for event in self._events if event.seq > seq]
 
     async def follow(self, seq: int) -> AsyncIterator[HistoryEvent]:
@@ -49,6 +51,8 @@ class History:
             for event in self.since(seq):
                 seq = event.seq
                 yield event
+            if self._seq > seq:
+                continue  # they came while the last one was being read
             if self._changed is None:
                 self._changed = asyncio.Event()
             await self._changed.wait()

@@ -145,8 +145,8 @@ def _left(runner: Runner) -> str:
 
 
 def _exit(exit_: Exit | None) -> ExitStatus | None:
-    if exit_ is None:
-        return None
+    if exit_ is None or (exit_.code is None and exit_.signal is None and exit_.stage is None):
+        return None  # the last of these: it is being ended, but has not ended yet
     name = None if exit_.signal is None else signal_name(exit_.signal)
     return ExitStatus(exit_.code, name, iso(exit_.wall), exit_.reason)
 

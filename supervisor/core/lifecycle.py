@@ -283,8 +283,10 @@ def _drained(unit: Unit, event: Drained, spec: UnitSpec) -> Answer:
 
 
 def _exited_stopping(unit: Unit, event: Exited, spec: UnitSpec) -> Answer:
-    known = unit.last_exit if unit.crashed else event.exit
-    unit = replace(unit, pid=None, last_exit=known or event.exit)
+    exit_ = event.exit
+    if unit.crashed and unit.last_exit is not None:  # it was ended for a reason of ours, which explains more
+        exit_ = replace(exit_, reason=unit.last_exit.reason)
+    unit = replace(unit, pid=None, last_exit=exit_)
     if event.leftovers:
         return unit, ()
     return _ended(unit, spec, event.at, event.jitter)

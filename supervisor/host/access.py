@@ -37,7 +37,7 @@ class Access:
             return None
         if "origin" in request.headers:
             return "this API takes no commands from web pages"
-        uid = _owner(request.peer.address)
+        uid = _owner(request.peer)
         if uid not in self._uids:
             return "only root and the user that unitd runs as may command over TCP; use the unix socket or sudo"
         return None
@@ -61,20 +61,25 @@ def _groups_of(pid: int | None) -> set[int]:
     return set()
 
 
-def _owner(address: str) -> int | None:
-    """The uid that owns the other end of a loopback connection; `address` is its "host:port"."""
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    packed = socket.inet_pton(family, host.strip("[]"))
-    words = [packed[at : at + 4][::-1] for at in range(0, len(packed), 4)]  # little-endian words
-    wanted = f"{b''.join(words).hex().upper()}:{int(port):04X}"
+def _owner(peer: Peer) -> int | None:
+    """The uid that owns the other end of a loopback connection; None: nobody does any more."""
+    theirs, ours = _as_listed(peer.address), _as_listed(peer.ours)
     try:
-        with open("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp") as file:
+        with open("/proc/net/tcp6" if len(theirs) > 13 else "/proc/net/tcp") as file:
             for line in file:
                 fields = line.split()
-                # A socket that its program has closed has no inode any more, and is shown as root's.
-                if fields[1] == wanted and fields[9] != "0":
+                # Others may use the same port towards somebody else. And a socket that its program has closed has no
+                # inode any more, and is listed as root's.
+                if fields[1] == theirs and fields[2] == ours and fields[9] != "0":
                     return int(fields[7])
     except OSError:
         pass
     return None
+
+
+def _as_listed(address: str) -> str:
+    """A "host:port" as /proc/net/tcp lists it: the address in little-endian words of 32 bits."""
+    host, _, port = address.rpartition(":")
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    words = [packed[at : at + 4][::-1] for at in range(0, len(packed), 4)]
+    return f"{b''.join(words).hex().upper()}:{int(port):04X}"

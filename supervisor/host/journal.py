@@ -30,15 +30,7 @@ class Journal:
     def __init__(self, state_dir: str) -> None:
         """Open or create it. Raises ConfigError when the folder cannot be used or another daemon uses it."""
         path = os.path.join(state_dir, "journal.sqlite")
-        try:
-            os.makedirs(state_dir, mode=0o700, exist_ok=True)
-            self._lock = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reason = f"another unitd runs on {state_dir}; stop it, or give this one another state_dir"
-            raise ConfigError(reason, key="daemon.state_dir") from None
-        except OSError as error:
-            raise ConfigError(f"cannot use {state_dir}: {error.strerror}", key="daemon.state_dir") from error
+        self._lock = _lock(state_dir)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -47,6 +39,7 @@ class Journal:
             self._database.execute("PRAGMA cache_size=-128")
             self._database.execute(_SCHEMA)
         except sqlite3.Error as error:
+            os.close(self._lock)
             reason = f"cannot read {path}: {error}; move it away to start with an empty one"
             raise ConfigError(reason, key="daemon.state_dir") from error
 
@@ -89,3 +82,20 @@ class Journal:
         """Write it out and let go of the folder."""
         self._database.close()
         os.close(self._lock)
+
+
+def _lock(state_dir: str) -> int:
+    """A descriptor that keeps other daemons out as long as it is open, even if we are killed."""
+    lock = -1
+    try:
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        lock = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        reason = f"cannot use {state_dir}: {error.strerror}"
+        if isinstance(error, BlockingIOError):
+            reason = f"another unitd runs on {state_dir}; stop it, or give this one another state_dir"
+        raise ConfigError(reason, key="daemon.state_dir") from error
+    return lock

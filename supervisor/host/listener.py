@@ -16,7 +16,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 log = logging.getLogger("unitd.listener")
 
@@ -34,6 +34,7 @@ class Peer:
     gid: int | None
     pid: int | None
     address: str  # "unix" or "127.0.0.1:45678"
+    ours: str = field(default="", compare=False)  # the address of our end; "" on a unix socket
 
 
 def peer_of(connected: socket.socket) -> Peer:
@@ -43,7 +44,8 @@ def peer_of(connected: socket.socket) -> Peer:
         pid, uid, gid = _CREDENTIALS.unpack(raw)
         return Peer(uid, gid, pid, "unix")
     host, port = connected.getpeername()[:2]
-    return Peer(None, None, None, f"{host}:{port}")
+    our_host, our_port = connected.getsockname()[:2]
+    return Peer(None, None, None, f"{host}:{port}", f"{our_host}:{our_port}")
 
 
 def bind_unix(path: str, *, mode: int, gid: int | None) -> socket.socket:

@@ -13,8 +13,8 @@ def tell_manager(message: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as channel:
         try:
             channel.sendto(message.encode(), address)
         except OSError:
-            return  # the manager has gone; the daemon goes on
+            return  # the manager has gone or does not read; the daemon goes on

@@ -73,6 +73,7 @@ class Processes:
         self._mover = Mover() if base_cgroup is not None else None
         self._ended_moving: dict[int, Process] = {}  # by pidfd: leaders that ended before they were in their cgroup
         self._sweep_planned = False
+        self._swept = False  # in this turn of the loop
         self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._loop.add_reader(self._exits.fileno(), self._on_exits)
         # Orphans that we were given end without a pidfd of ours: the signal makes us look.
@@ -114,7 +115,7 @@ class Processes:
             self._drop(process)
             return
         if process.group is None or process.moving:
-            self._sweep()  # what a daemonizing child has left is ours without a word
+            self._sweep_before_orders()
             self._watch_outside(process)
         process.signal_tree(process.spec.stopsignal)
         if process.spec.stopsignal != signal.SIGCONT:
@@ -329,6 +330,16 @@ class Processes:
         if not self._sweep_planned:
             self._sweep_planned = True
             self._loop.call_soon(self._sweep_now)
+
+    def _sweep_before_orders(self) -> None:
+        """What daemonizing children have left is ours without a word: find it, once for all orders of this turn."""
+        if not self._swept:
+            self._swept = True
+            self._loop.call_soon(self._end_of_turn)
+            self._sweep()
+
+    def _end_of_turn(self) -> None:
+        self._swept = False
 
     def _sweep_now(self) -> None:
         self._sweep_planned = False

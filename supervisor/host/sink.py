@@ -15,7 +15,7 @@ from . import lines
 from .follow import Follower
 from .logfile import Buffer, Target, ends_within_line
 
-SINK_BYTES = 4 * 1024 * 1024  # held for a file that works
+SINK_BYTES = 2 * 1024 * 1024  # held for a file that works; with more, what is written has left the cache
 BAD_SINK_BYTES = 256 * 1024  # for one that fails, and for FIFOs and terminals
 TIGHT_SINK_BYTES = 64 * 1024  # for each, when all together hold too much
 TOTAL_BYTES = 64 * 1024 * 1024

@@ -25,6 +25,7 @@ class Folder(FileSystemEventHandler):
         self._loop, self._suffix, self._changed = asyncio.get_running_loop(), suffix, changed
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        os.stat(folder)  # watchdog says so too, but leaves a thread behind
         self._observer = Observer()
         self._observer.daemon = True
         self._observer.schedule(self, folder)

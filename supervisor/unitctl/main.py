@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .. import __version__
 from ..errors import ConfigError, DaemonUnreachable, SupervisorError
-from ..installation import refuse_shared_folder
+from ..installation import refuse_shared_folder, version
 from .client import Refused, Unreachable
 from .codes import DONE, FAILED, INTERRUPTED, UNKNOWN, USAGE, ExitWith
 from .session import Session, shared_options
@@ -76,7 +75,7 @@ def _hint(name: str) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="NAME is a unit (addToCart:0), a group (addToCart or 'addToCart:*'), a glob ('add*') or all.",
 )
-@click.version_option(__version__, prog_name="unitctl", message="%(prog)s %(version)s")
+@click.version_option(version(), prog_name="unitctl", message="%(prog)s %(version)s")
 def cli() -> None:
     """Command the units of this host.
 

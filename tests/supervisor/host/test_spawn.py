@@ -105,7 +105,7 @@ def test_the_umask_and_the_directory_are_the_units(started: Started, tmp_path: P
 def test_it_leads_a_session_with_no_signal_ignored_or_blocked(started: Started) -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
-        _, out = started(shell("ps -o pid=,pgid=,sid= $$; grep -E 'Sig(Blk|Ign)' /proc/$$/status"))
+        _, out = started(shell("ps -o pid=,pgid=,sid= $$; exec grep -E 'Sig(Blk|Ign)' /proc/self/status"))
         assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "ours stays blocked"
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -384,10 +384,16 @@ def daemon(folder: Path) -> Iterator[FakeDaemon]:
 
 @pytest.fixture
 def unitctl(folder: Path) -> Iterator[Unitctl]:
-    """`unitctl` that is led to the daemon by UNITCTL_SERVER."""
+    """`unitctl` that is led to the daemon by UNITCTL_SERVER, and that Ctrl-C reaches.
+
+    Tests that were started in the background ignore SIGINT, and so would what they start; a signal with a handler
+    is back at its default in a new program.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     program = Unitctl(folder / "unitd.sock")
     yield program
     program.close()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
