@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -272,6 +273,7 @@ def main() -> int:
     if chosen.unit:
         folder, name, count, rate = chosen.unit
         be_unit(Path(folder), name, int(count), float(rate))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the daemons are ended
     loads = QUICK_LOADS if chosen.quick else LOADS
     sides: tuple[type[Side], ...] = (LoudUnitd, LoudSupervisord)
     measured: dict[tuple[Load, type[Side]], list[Run]] = {}

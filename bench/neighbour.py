@@ -39,9 +39,7 @@ def environment() -> str:
     if not (folder / "bin" / "supervisord").exists():
         CACHE.mkdir(exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run(
-            [folder / "bin" / "pip", "install", "-q", f"supervisor=={VERSION}", "setuptools<81"], check=True
-        )
+        subprocess.run([folder / "bin" / "pip", "install", "-q", f"supervisor=={VERSION}", "setuptools<81"], check=True)
     return str(folder / "bin")
 
 

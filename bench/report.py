@@ -14,9 +14,7 @@ def options(description: str, *, units: int, runs: int) -> argparse.Namespace:
     """The options that all benches have: `units`, `runs`, `json`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--units", type=int, default=units, help=f"how many units (default: {units})")
-    parser.add_argument(
-        "--runs", type=int, default=runs, help=f"how often each thing is measured (default: {runs})"
-    )
+    parser.add_argument("--runs", type=int, default=runs, help=f"how often each thing is measured (default: {runs})")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = parser.parse_args()
     if chosen.units < 1 or chosen.runs < 1:

@@ -44,9 +44,7 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
-        self._end = os.open(
-            path, os.O_RDWR
-        )  # for both: the unit never waits for a reader, we never see its end
+        self._end = os.open(path, os.O_RDWR)  # for both: the unit never waits for a reader, we never see its end
 
     def read(self) -> tuple[int, int]:
         """The next process: its pid and when it began."""
@@ -76,9 +74,7 @@ def unit_program() -> str:
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            sys.exit(
-                "cannot measure: a C compiler is needed for the unit, so that its own start costs next to nothing"
-            )
+            sys.exit("cannot measure: a C compiler is needed for the unit, so that its own start costs next to nothing")
         CACHE.mkdir(exist_ok=True)
         subprocess.run([compiler, "-O2", "-o", program, source], check=True)
     return str(program.resolve())

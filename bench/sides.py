@@ -123,9 +123,7 @@ class Side(ABC):
                 return
             time.sleep(0.2)
         log = (self.folder / "daemon.log").read_text(errors="replace")[-2000:]
-        raise RuntimeError(
-            f"{self.name} has {running} units running, {count} are wanted; its log ends:\n{log}"
-        )
+        raise RuntimeError(f"{self.name} has {running} units running, {count} are wanted; its log ends:\n{log}")
 
 
 @dataclass(frozen=True, slots=True)

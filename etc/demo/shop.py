@@ -73,9 +73,7 @@ class Carts:
                     database.execute("PRAGMA journal_mode = WAL")
                     database.execute(SCHEMA)
                 return
-            except (
-                sqlite3.OperationalError
-            ):  # SQLite does not wait for the lock when the journal mode changes
+            except sqlite3.OperationalError:  # SQLite does not wait for the lock when the journal mode changes
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)

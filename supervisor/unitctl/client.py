@@ -197,9 +197,7 @@ class Client:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                raise (
-                    self._lost() if ended else self._garbage(f"it does not speak HTTP ({error})")
-                ) from error
+                raise (self._lost() if ended else self._garbage(f"it does not speak HTTP ({error})")) from error
             if event is not h11.NEED_DATA:
                 return event
             data = receive()
@@ -251,9 +249,7 @@ class Client:
         while True:
             try:
                 return self._try_to_connect()
-            except (
-                BlockingIOError
-            ) as error:  # the listener's queue is full: unix sockets do not wait for room
+            except BlockingIOError as error:  # the listener's queue is full: unix sockets do not wait for room
                 if time.monotonic() > deadline:
                     raise self._not_connected(error) from error
                 time.sleep(_RETRY_SECONDS)
@@ -282,9 +278,7 @@ class Client:
     def _no_answer(self, error: OSError) -> Unreachable:
         if isinstance(error, TimeoutError):
             seconds = f"{self._answer_seconds:g} s"
-            return self._unreachable(
-                "timeout", f"no answer within {seconds}: it is overloaded or stuck; see its log"
-            )
+            return self._unreachable("timeout", f"no answer within {seconds}: it is overloaded or stuck; see its log")
         return self._unreachable("other", error.strerror or str(error))
 
     def _garbage(self, reason: str) -> Unreachable:

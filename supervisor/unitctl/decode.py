@@ -22,9 +22,7 @@ def raw_list(answer: Any, key: str) -> list[dict[str, Any]]:
     """The list of objects under a key of an answer. Raises WireError."""
     items = answer.get(key) if isinstance(answer, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise WireError(
-            f"cannot read the answer of unitd: it has no list {key!r}; do unitd and unitctl fit together?"
-        )
+        raise WireError(f"cannot read the answer of unitd: it has no list {key!r}; do unitd and unitctl fit together?")
     return items
 
 
@@ -40,10 +38,7 @@ def operations(items: Sequence[Raw]) -> list[Operation]:
 
 def plan_items(items: Sequence[Raw]) -> list[PlanItem]:
     """Items of a plan. Raises WireError."""
-    return [
-        PlanItem(item.unit, item.effect, tuple(item.keys))
-        for item in (_build(PlanItem, raw) for raw in items)
-    ]
+    return [PlanItem(item.unit, item.effect, tuple(item.keys)) for item in (_build(PlanItem, raw) for raw in items)]
 
 
 def _unit_status(item: Raw) -> UnitStatus:

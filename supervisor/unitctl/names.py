@@ -24,9 +24,7 @@ class UnitNames(TextType):
 
         session = ctx.find_object(Session)
         names = {} if session is None else _candidates(session)
-        return [
-            CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)
-        ]
+        return [CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
 
 
 def _candidates(session: Session) -> dict[str, str]:

@@ -17,16 +17,12 @@ from .waiting import Waiting, get_operation
 
 Raw = dict[str, Any]
 
-command_id_option = click.option(
-    "--command-id", metavar="ID", help="All operations that this command has made."
-)
+command_id_option = click.option("--command-id", metavar="ID", help="All operations that this command has made.")
 
 
 @command("ops")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option(
-    "-f", "--follow", is_flag=True, help="Wait until they are done, with progress; the exit code tells."
-)
+@click.option("-f", "--follow", is_flag=True, help="Wait until they are done, with progress; the exit code tells.")
 @command_id_option
 def ops_command(session: Session, ids: tuple[str, ...], follow: bool, command_id: str | None) -> int:
     """List operations, or tell all about some."""

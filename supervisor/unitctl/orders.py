@@ -21,9 +21,7 @@ Raw = dict[str, Any]
 names_argument = click.argument("names", nargs=-1, type=NAMES, metavar="NAME...")
 no_wait_option = click.option("--no-wait", is_flag=True, help="Print the operations' ids and do not wait.")
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept with the operation.")
-force_option = click.option(
-    "--force", is_flag=True, help="Stop the unit even if the registry does not answer."
-)
+force_option = click.option("--force", is_flag=True, help="Stop the unit even if the registry does not answer.")
 
 
 @command("start")
@@ -58,9 +56,7 @@ def stop_command(session: Session, names: tuple[str, ...], no_wait: bool, reason
 @force_option
 def restart_command(session: Session, names: tuple[str, ...], no_wait: bool, reason: str, force: bool) -> int:
     """Stop units and start them again; a stopped one is started."""
-    return _order(
-        session, "restart", names, Command(reason=reason, parameters=_force(force)), no_wait=no_wait
-    )
+    return _order(session, "restart", names, Command(reason=reason, parameters=_force(force)), no_wait=no_wait)
 
 
 def _force(force: bool) -> dict[str, Any]:

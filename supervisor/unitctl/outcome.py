@@ -18,9 +18,7 @@ _LONGEST_QUERY = 4000  # characters of unit names in a URL; beyond that all unit
 Raw = dict[str, Any]
 
 
-def conclude(
-    session: Session, client: Client, raw: list[Raw], *, no_wait: bool = False, signal: str = ""
-) -> int:
+def conclude(session: Session, client: Client, raw: list[Raw], *, no_wait: bool = False, signal: str = "") -> int:
     """Wait for operations and print how they ended, or their ids with `no_wait`; the exit code."""
     if no_wait:
         return _print_ids(session, raw)
@@ -59,9 +57,7 @@ def _statuses(client: Client, operations: list[Operation]) -> dict[str, UnitStat
     names = [
         operation.unit
         for operation in operations
-        if operation.verb in ("start", "restart")
-        and operation.state == "succeeded"
-        and did_something(operation)
+        if operation.verb in ("start", "restart") and operation.state == "succeeded" and did_something(operation)
     ]
     if not names:
         return {}

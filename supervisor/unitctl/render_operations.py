@@ -122,9 +122,7 @@ def _outcome(operation: Operation) -> str:
 def operation_text(operation: Operation) -> str:
     """Everything about one operation."""
     lines = [f"{operation.id}: {operation.verb} of {clean(operation.unit)}: {operation.state}"]
-    ordered = f"  ordered at {operation.created}" + (
-        f" by {clean(operation.issued_by)}" if operation.issued_by else ""
-    )
+    ordered = f"  ordered at {operation.created}" + (f" by {clean(operation.issued_by)}" if operation.issued_by else "")
     lines.append(ordered + (f": {clean(operation.reason)}" if operation.reason else ""))
     lines += step_lines(operation)
     if operation.error:
@@ -134,10 +132,7 @@ def operation_text(operation: Operation) -> str:
 
 def step_lines(operation: Operation) -> list[str]:
     """The steps of an operation, with how long they took."""
-    rows = (
-        (step.name, step.state, _took(step.started, step.finished), clean(step.detail))
-        for step in operation.steps
-    )
+    rows = ((step.name, step.state, _took(step.started, step.finished), clean(step.detail)) for step in operation.steps)
     return [f"    {line}" for line in columns(rows)]
 
 

@@ -52,9 +52,7 @@ class Session:
 
         Raises click.UsageError for a wrong URL, ConfigError for a wrong file.
         """
-        seconds = (
-            ANSWER_SECONDS if self.timeout is None else min(ANSWER_SECONDS, max(self.timeout, least_seconds))
-        )
+        seconds = ANSWER_SECONDS if self.timeout is None else min(ANSWER_SECONDS, max(self.timeout, least_seconds))
         try:
             client = Client(find_address(self.server, self.config, os.environ), seconds)
         except ValueError as error:
@@ -86,9 +84,7 @@ class Session:
     def line(self, rest: str) -> str:
         """A command line to type, that reaches the same daemon."""
         options = [("-s", self.server), ("-c", self.config)]
-        return " ".join(
-            ["unitctl", *(f"{flag} {value}" for flag, value in options if value is not None), rest]
-        )
+        return " ".join(["unitctl", *(f"{flag} {value}" for flag, value in options if value is not None), rest])
 
 
 class SharedOption(click.Option):
@@ -147,9 +143,7 @@ def shared_options(*, listed: bool) -> list[click.Parameter]:
         option("-o", "--output", type=click.Choice(["text", "json"]), help="How results are printed."),
         option("-q", "--quiet", is_flag=True, default=None, help="No results, no progress; errors only."),
         option("-v", "--verbose", is_flag=True, default=None, help="Tell more."),
-        option(
-            "--timeout", type=Seconds(), metavar="SECONDS", help="Wait no longer than this (5, 500ms, 2m)."
-        ),
+        option("--timeout", type=Seconds(), metavar="SECONDS", help="Wait no longer than this (5, 500ms, 2m)."),
         option(
             "--no-color",
             is_flag=True,

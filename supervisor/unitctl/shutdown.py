@@ -45,9 +45,7 @@ def _wait(session: Session, client: Client) -> None:
         while _goes_on(client, progress):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ExitWith(
-                    STILL_GOING, f"not done within {session.timeout:g} s: unitd goes on stopping its units"
-                )
+                raise ExitWith(STILL_GOING, f"not done within {session.timeout:g} s: unitd goes on stopping its units")
             if client.wait_closed(min(left, _REFRESH_SECONDS)):
                 return
     except KeyboardInterrupt:
@@ -67,7 +65,5 @@ def _goes_on(client: Client, progress: Progress) -> bool:
     except Refused:  # it no longer answers such questions
         return True
     live = sum(unit.live for unit in units)
-    progress.say(
-        f"{counted(live, 'unit')} of {len(units)} still to stop" if live else "waiting for unitd to end"
-    )
+    progress.say(f"{counted(live, 'unit')} of {len(units)} still to stop" if live else "waiting for unitd to end")
     return True

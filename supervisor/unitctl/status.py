@@ -65,9 +65,7 @@ def why_command(session: Session, unit: str) -> int:
     """
     answer = session.client().get(f"{unit_path(unit)}/why")
     if not isinstance(answer, dict) or not isinstance(answer.get("details"), list):
-        raise WireError(
-            "cannot read the answer of unitd: it has no 'details'; do unitd and unitctl fit together?"
-        )
+        raise WireError("cannot read the answer of unitd: it has no 'details'; do unitd and unitctl fit together?")
     if session.json:
         session.out_json(answer)
     else:

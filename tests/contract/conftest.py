@@ -184,9 +184,7 @@ async def _serve(api: RegistryApi, reader: asyncio.StreamReader, writer: asyncio
         writer.transport.abort()
 
 
-async def _read_request(
-    state: h11.Connection, reader: asyncio.StreamReader
-) -> tuple[h11.Request, bytes] | None:
+async def _read_request(state: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request, bytes] | None:
     request, body = None, b""
     while True:
         event = state.next_event()

@@ -362,9 +362,7 @@ async def test_many_clients_at_once_do_not_disturb_each_other(site: Any) -> None
     async with aclosing(site.open().watch()) as watch:
         await next_of(watch)
         await asyncio.gather(*map(one, range(20)))
-        complete = await next_where(
-            watch, lambda snapshot: [item.weight for item in snapshot.entries] == [104] * 20
-        )
+        complete = await next_where(watch, lambda snapshot: [item.weight for item in snapshot.entries] == [104] * 20)
     assert complete.entries == (await site.open().list()).entries
 
 

@@ -49,9 +49,7 @@ class Process:
         return self.child.wait(15)
 
 
-def ask(
-    connection: http.client.HTTPConnection, method: str, path: str, value: object = None
-) -> tuple[int, Any]:
+def ask(connection: http.client.HTTPConnection, method: str, path: str, value: object = None) -> tuple[int, Any]:
     connection.request(method, path, None if value is None else json.dumps(value))
     response = connection.getresponse()
     return response.status, json.loads(response.read())

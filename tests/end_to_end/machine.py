@@ -81,11 +81,7 @@ def sessions() -> Iterator[tuple[int, int]]:
 
 def listening_ports() -> set[int]:
     """The TCP ports that anybody on this machine listens on."""
-    rows = [
-        row.split()
-        for name in ("tcp", "tcp6")
-        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 

@@ -18,9 +18,7 @@ ends_in = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
 def note(what: str) -> None:
     """One line: what, when (CLOCK_BOOTTIME), the process and its generation."""
     with open(notes, "a") as file:
-        file.write(
-            f"{what} {time.clock_gettime(time.CLOCK_BOOTTIME)} {os.getpid()} {os.environ['UNITD_GENERATION']}\n"
-        )
+        file.write(f"{what} {time.clock_gettime(time.CLOCK_BOOTTIME)} {os.getpid()} {os.environ['UNITD_GENERATION']}\n")
 
 
 def end(*_: object) -> None:

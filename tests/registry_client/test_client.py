@@ -38,7 +38,7 @@ def entry(instance: str = "n/1", **changes: Any) -> Entry:
 
 async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # any condition, most have no event
+        while not condition():  # any condition, most have no event
             await asyncio.sleep(0.005)
 
 

@@ -217,9 +217,7 @@ async def test_garbage_is_unavailable(garbage: bytes) -> None:
             await unavailable(call())
 
 
-@pytest.mark.parametrize(
-    "value", [b"", b"<html>", b"\xff", b"[" * 100_000, [], "yes", 7, None, {}, {"removed": "yes"}]
-)
+@pytest.mark.parametrize("value", [b"", b"<html>", b"\xff", b"[" * 100_000, [], "yes", 7, None, {}, {"removed": "yes"}])
 async def test_a_good_status_with_a_senseless_body_is_unavailable(value: object) -> None:
     async with serving(always(answer(value))) as (_, backend):
         register, renew, update, *others = calls(backend)

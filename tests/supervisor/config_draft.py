@@ -138,9 +138,7 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = (
-            value.replace("\\", "\\\\").replace('"', '\\"').replace("\0", "\\u0000").replace("\n", "\\n")
-        )
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\0", "\\u0000").replace("\n", "\\n")
         return f'"{escaped}"'
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"

@@ -178,17 +178,13 @@ def huge_file(draft: Draft) -> None:
 def deeply_nested(draft: Draft) -> None:
     draft.file = DATABASE
     depth = draft.rng.choice([600, 5000, 100_000])
-    junk = draft.rng.choice(
-        [b"x = " + b"[" * depth, b"x = " + b"{a=" * depth, b".".join([b"a"] * depth * 2) + b" = 1"]
-    )
+    junk = draft.rng.choice([b"x = " + b"[" * depth, b"x = " + b"{a=" * depth, b".".join([b"a"] * depth * 2) + b" = 1"])
     draft.spoil[DATABASE] = lambda data: data + junk + b"\n"
 
 
 def endless_number(draft: Draft) -> None:
     draft.file = DATABASE
-    draft.spoil[DATABASE] = lambda data: (
-        data + b"priority = " + b"9" * draft.rng.choice([5000, 100_000]) + b"\n"
-    )
+    draft.spoil[DATABASE] = lambda data: data + b"priority = " + b"9" * draft.rng.choice([5000, 100_000]) + b"\n"
 
 
 def truncated_file(draft: Draft) -> None:
@@ -234,9 +230,7 @@ def table_of_a_later_version(draft: Draft) -> None:
 
 
 def unknown_dependency(draft: Draft) -> None:
-    draft.unit()["depends_on"] = draft.rng.choice(
-        [["databse"], ["database", "redis"], ["cart:0"], ["all"], ["*"]]
-    )
+    draft.unit()["depends_on"] = draft.rng.choice([["databse"], ["database", "redis"], ["cart:0"], ["all"], ["*"]])
     draft.blame("unit.cart.depends_on")
 
 
@@ -335,9 +329,7 @@ def missing_env_file(draft: Draft) -> None:
 
 
 def bad_line_in_the_env_file(draft: Draft) -> None:
-    line = draft.rng.choice(
-        ['A="b', "A='b", "A='b' c", "no assignment", "export", "=a", "1A=b", "A B=c", "set -e"]
-    )
+    line = draft.rng.choice(['A="b', "A='b", "A='b' c", "no assignment", "export", "=a", "1A=b", "A B=c", "set -e"])
     draft.env += f"{line}\nLAST=1\n".encode()
     draft.file, draft.line = ENV, 4
 

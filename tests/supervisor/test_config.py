@@ -156,9 +156,7 @@ def test_every_key_of_a_unit_arrives() -> None:
 
 
 def test_a_service_takes_its_name_address_and_ttl_from_elsewhere_when_it_names_none() -> None:
-    files = Files(
-        **{MAIN: '[registry]\nttl_seconds = 3\n[unit.a]\ncommand = "x"\n[unit.a.service]\nport = 80'}
-    )
+    files = Files(**{MAIN: '[registry]\nttl_seconds = 3\n[unit.a]\ncommand = "x"\n[unit.a.service]\nport = 80'})
     config = load(MAIN, read=files.read, node="here", default_address="10.0.0.7")
     assert config.units["a"].service == ServiceSpec("a", "10.0.0.7", 80, ttl_seconds=3.0)
 
@@ -275,8 +273,7 @@ def test_the_http_api_may_listen_on_loopback(written: str, listen: tuple[str, in
 
 def test_equal_parts_of_units_are_kept_once() -> None:
     text = "".join(
-        f'[unit.u{n}]\ncommand = "x"\nuser = "www-data"\nenvironment = {{ A = "some value" }}\n'
-        for n in range(2)
+        f'[unit.u{n}]\ncommand = "x"\nuser = "www-data"\nenvironment = {{ A = "some value" }}\n' for n in range(2)
     )
     one, two = loaded(text).units.values()
     assert one.restart is two.restart
@@ -354,9 +351,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
             read_file(str(path))
 
 
-def test_a_relative_path_of_the_main_file_is_made_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_of_the_main_file_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "unitd.toml").write_text('[unit.a]\ncommand = "x"\ndirectory = "sub"')
     monkeypatch.chdir(tmp_path)
     config = load("unitd.toml")

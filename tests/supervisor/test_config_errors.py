@@ -122,18 +122,14 @@ def test_a_syntax_error_has_its_line_and_the_key_beside_it() -> None:
         (b"\n\nx = " + b"1" * 5000, 3, "digits"),
     ],
 )
-def test_what_is_no_text_or_too_much_of_it_is_refused_with_its_line(
-    data: bytes, line: int, words: str
-) -> None:
+def test_what_is_no_text_or_too_much_of_it_is_refused_with_its_line(data: bytes, line: int, words: str) -> None:
     found = error(data)
     assert (found.path, found.line) == (MAIN, line)
     assert words in found.reason
 
 
 def test_what_is_too_long_for_registries_only_once_it_is_filled_in_is_refused() -> None:
-    service = (
-        f"[unit.a.service]\nport = 80\nversion = '{'{unit}' * 80}'\nmetadata = {{ m = '{'{node}' * 200}' }}"
-    )
+    service = f"[unit.a.service]\nport = 80\nversion = '{'{unit}' * 80}'\nmetadata = {{ m = '{'{node}' * 200}' }}"
     assert [each.key for each in errors(f"[unit.a]\ncommand = 'x'\nnumprocs = 2\n{service}")] == [
         "unit.a.service.metadata",
     ]  # fmt: skip
@@ -196,9 +192,7 @@ def thousand_units() -> str:
     )
 
 
-def test_a_thousand_units_load_fast(
-    thousand_units: str, best_of: Callable[[Callable[[], object]], float]
-) -> None:
+def test_a_thousand_units_load_fast(thousand_units: str, best_of: Callable[[Callable[[], object]], float]) -> None:
     assert best_of(lambda: loaded(thousand_units)) < 0.5
 
 

@@ -53,9 +53,7 @@ def _every_wrong_value() -> list[tuple[str, str, tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize(("file", "key", "values"), _every_wrong_value())
-def test_every_wrong_value_of_a_key_is_refused_at_that_key(
-    file: str, key: str, values: tuple[Any, ...]
-) -> None:
+def test_every_wrong_value_of_a_key_is_refused_at_that_key(file: str, key: str, values: tuple[Any, ...]) -> None:
     name = key if file == MAIN else f"unit.cart.{key}"
     for value in values:
         draft = Draft(random.Random(0))

@@ -25,9 +25,7 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(
-        ["10s", "1GB", "TERM", "AUTO", "{port}", "{x}", "/a", "infinity", "true", "127.0.0.1:80"]
-    )
+    | st.sampled_from(["10s", "1GB", "TERM", "AUTO", "{port}", "{x}", "/a", "infinity", "true", "127.0.0.1:80"])
 )
 VALUES = st.recursive(
     SCALARS,
@@ -86,9 +84,7 @@ def _documented() -> dict[tuple[str, str], tuple[str, str, str]]:
     for line in DOC.read_text().splitlines():
         if heading := re.fullmatch(r"#+ (?:\[(.+)\]|(.*))", line):
             table = heading[1] or ("" if heading[2] == "Main file" else None)
-        elif table is not None and (
-            row := re.fullmatch(r"\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| .+ \|", line)
-        ):
+        elif table is not None and (row := re.fullmatch(r"\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| .+ \|", line)):
             assert (table, row[1]) not in found
             found[table, row[1]] = row[2], row[3].strip("`"), row[4]
     return found
@@ -127,9 +123,7 @@ def test_the_reference_has_the_effect_of_a_change(place: tuple[str, str]) -> Non
     assert DOCUMENTED[place][2] == expected
 
 
-@pytest.mark.parametrize(
-    "place", [place for place in PLACES if _key(place).default[0] not in "(r"], ids=".".join
-)
+@pytest.mark.parametrize("place", [place for place in PLACES if _key(place).default[0] not in "(r"], ids=".".join)
 def test_the_default_written_out_changes_nothing(place: tuple[str, str]) -> None:
     table, key = place
     written = _with(table, key, _key(place).default)

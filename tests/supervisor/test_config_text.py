@@ -81,9 +81,7 @@ def test_errors_in_an_environment_file_name_it_and_its_line() -> None:
 
 
 def test_environment_wins_over_the_environment_file() -> None:
-    config = loaded(
-        '[unit.a]\ncommand = "x"\nenvfile = "e"\nenvironment = {A = "2"}', **{"/etc/unitd/e": "A=1\nB=1"}
-    )
+    config = loaded('[unit.a]\ncommand = "x"\nenvfile = "e"\nenvironment = {A = "2"}', **{"/etc/unitd/e": "A=1\nB=1"})
     assert config.units["a"].environment == (("A", "2"), ("B", "1"))
 
 

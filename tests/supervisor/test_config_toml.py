@@ -26,9 +26,7 @@ LINES: list[tuple[str, dict[tuple[str, ...], int]]] = [
 
 
 @pytest.mark.parametrize(("text", "lines"), LINES)
-def test_the_lines_of_keys_are_found_whatever_stands_between_them(
-    text: str, lines: dict[tuple[str, ...], int]
-) -> None:
+def test_the_lines_of_keys_are_found_whatever_stands_between_them(text: str, lines: dict[tuple[str, ...], int]) -> None:
     assert key_lines(text) == lines
 
 

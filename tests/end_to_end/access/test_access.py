@@ -66,9 +66,7 @@ def test_a_stranger_cannot_use_the_socket(host: Host) -> None:
     host.until_state("web", "RUNNING")
 
     assert stat.S_IMODE(os.stat(host.socket).st_mode) == 0o660
-    refused = _as(
-        NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), ("GET", "/healthz")
-    )
+    refused = _as(NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), ("GET", "/healthz"))
 
     assert [status for status, _ in refused] == [0, 0, 0], "connect(2) itself is refused"
     assert host.unit("web")["state"] == "RUNNING"
@@ -80,9 +78,7 @@ def test_a_stranger_who_gets_to_the_socket_is_still_refused(host: Host) -> None:
     host.until_state("web", "RUNNING")
     os.chmod(host.socket, 0o666)
 
-    refused = _as(
-        NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), ("POST", "/v1/shutdown")
-    )
+    refused = _as(NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), ("POST", "/v1/shutdown"))
 
     assert [status for status, _ in refused] == [403, 403, 403]
     assert f"uid {NOBODY} may not use unitd" in json.loads(refused[0][1])["detail"]
@@ -98,9 +94,7 @@ def test_a_member_of_the_sockets_group_may_command(host: Host, how: str) -> None
     assert os.stat(host.socket).st_gid == group.gr_gid
 
     gid, groups = (group.gr_gid, ()) if how == "its group" else (65534, (group.gr_gid,))
-    answers = _as(
-        NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), gid=gid, groups=groups
-    )
+    answers = _as(NOBODY, host.socket, ("GET", "/v1/units"), ("POST", "/v1/units/web/stop"), gid=gid, groups=groups)
 
     assert [status for status, _ in answers] == [200, 202]
     host.until_state("web", "STOPPED")

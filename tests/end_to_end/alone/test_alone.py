@@ -34,10 +34,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(host: Host) -> None:
     ended = _second(host, "second.toml", socket="s2")
 
     assert ended.returncode == 2
-    assert (
-        f"another unitd runs on {host.folder}/state; stop it, or give this one another state_dir"
-        in ended.stderr
-    )
+    assert f"another unitd runs on {host.folder}/state; stop it, or give this one another state_dir" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert host.unit("web")["pid"] == pid and len(host.processes()) == 1
 
@@ -67,9 +64,7 @@ def test_a_second_daemon_on_the_same_port_is_refused(host: Host) -> None:
     )
 
     host.config = first
-    assert (
-        ended.returncode == 2 and f"cannot listen on 127.0.0.1:{port}: Address already in use" in ended.stderr
-    )
+    assert ended.returncode == 2 and f"cannot listen on 127.0.0.1:{port}: Address already in use" in ended.stderr
     assert not (host.folder / "s2").exists()
     assert "Traceback" not in ended.stderr
 

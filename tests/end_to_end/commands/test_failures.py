@@ -32,9 +32,7 @@ def test_a_command_that_is_not_there(any_host: Host) -> None:
 
 
 def test_a_command_that_is_in_no_folder_of_path(host: Host) -> None:
-    assert "no such file: unitd-nothing is not in any folder of PATH" in _fatal(
-        host, 'command = "unitd-nothing"'
-    )
+    assert "no such file: unitd-nothing is not in any folder of PATH" in _fatal(host, 'command = "unitd-nothing"')
 
 
 def test_a_command_that_may_not_be_executed(host: Host) -> None:
@@ -75,9 +73,7 @@ def test_a_directory_that_its_user_may_not_enter(host: Host) -> None:
 
 @needs_root
 def test_a_user_that_is_not_there(any_host: Host) -> None:
-    assert "no such user: unitd-nobody" in _fatal(
-        any_host, 'command = "/bin/sleep 1000"\nuser = "unitd-nobody"'
-    )
+    assert "no such user: unitd-nobody" in _fatal(any_host, 'command = "/bin/sleep 1000"\nuser = "unitd-nobody"')
 
 
 @needs_root

@@ -178,10 +178,7 @@ def test_a_unit_that_does_not_want_to_stop_delays_no_other(any_host: Host) -> No
     host.finish(quick, seconds=3)
     assert time.monotonic() - begun < 2
     assert host.unit("stubborn")["state"] == "STOPPING"
-    assert (
-        "SIGTERM was sent" in host.unit("stubborn")["why"]
-        and "SIGKILL follows in" in host.unit("stubborn")["why"]
-    )
+    assert "SIGTERM was sent" in host.unit("stubborn")["why"] and "SIGKILL follows in" in host.unit("stubborn")["why"]
     host.do("start", "quick:0")
     assert host.unit("stubborn")["state"] == "STOPPING"
     host.finish(operations, seconds=6)
@@ -260,9 +257,7 @@ def test_signals_reach_the_leading_process_only(host: Host) -> None:
         ("always", 0, "RUNNING"),
     ],
 )
-def test_autorestart_decides_what_follows_an_exit(
-    host: Host, autorestart: str, code: int, state: str
-) -> None:
+def test_autorestart_decides_what_follows_an_exit(host: Host, autorestart: str, code: int, state: str) -> None:
     once = host.folder / "once"
     host.configure(
         f"""

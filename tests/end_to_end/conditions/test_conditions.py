@@ -48,9 +48,7 @@ def _for_all(path: Path) -> bool:
 
 @needs_root
 def test_a_user_with_its_groups_and_its_home(any_host: Host) -> None:
-    seen = _described(
-        any_host, 'user = "www-data"\nenvironment = { LANG = "C.UTF-8" }', HOME="/root", USER="root"
-    )
+    seen = _described(any_host, 'user = "www-data"\nenvironment = { LANG = "C.UTF-8" }', HOME="/root", USER="root")
 
     user = pwd.getpwnam("www-data")
     assert seen["uid"] == [user.pw_uid] * 3 and seen["gid"] == [user.pw_gid] * 3
@@ -107,9 +105,7 @@ def test_a_unit_with_no_settings_has_the_daemons_own_and_the_usual_umask(host: H
     seen = _described(host, "")
 
     assert seen["umask"] == 0o022 and seen["nice"] == os.nice(0)
-    assert seen["nofile"] == list(resource.getrlimit(resource.RLIMIT_NOFILE)), (
-        "not what the daemon raised for itself"
-    )
+    assert seen["nofile"] == list(resource.getrlimit(resource.RLIMIT_NOFILE)), "not what the daemon raised for itself"
     assert seen["uid"] == [os.geteuid()] * 3
 
 
@@ -117,9 +113,7 @@ def test_the_environment_comes_from_the_daemon_the_file_and_the_table_in_this_or
     host.file("env", "# comment\nexport A=file\nB='two words'\nC=file\n")
     table = 'envfile = "env"\nenvironment = { C = "table", D = "{number}-{unit}", UNITD_UNIT = "forged" }'
 
-    seen = _described(
-        host, table, A="daemon", E="daemon", NOTIFY_SOCKET="", UNITCTL_SERVER="unix:///elsewhere"
-    )
+    seen = _described(host, table, A="daemon", E="daemon", NOTIFY_SOCKET="", UNITCTL_SERVER="unix:///elsewhere")
 
     environment = seen["environment"]
     assert [environment[key] for key in "ABCDE"] == ["file", "two words", "table", "0-web", "daemon"]

@@ -100,9 +100,7 @@ def test_plan_shows_mistakes_and_changes_without_doing_anything(host: Host, fold
 
 
 @pytest.mark.parametrize("mistake", [mistake for mistake in ALL if mistake.key][::25], ids=str)
-def test_a_daemon_does_not_start_with_a_mistake_and_says_where_it_is(
-    mistake: Mistake, tmp_path: Path
-) -> None:
+def test_a_daemon_does_not_start_with_a_mistake_and_says_where_it_is(mistake: Mistake, tmp_path: Path) -> None:
     main = mistake.write(tmp_path)
 
     ended = _run([*UNITD, "-c", str(main)])

@@ -22,9 +22,7 @@ HERE = Path(__file__).parent
 STOP_SECONDS = 0.3  # from SIGTERM to SIGKILL, for what does not heed the first
 
 
-def _go_through_its_life(
-    host: Host, *, least: int, port: int | None = None, serves: Callable[[], bool]
-) -> None:
+def _go_through_its_life(host: Host, *, least: int, port: int | None = None, serves: Callable[[], bool]) -> None:
     """Start, crash, restart, stop; after each, of the attempt before nothing is left. `least`: processes of one."""
     host.run()
     steps: tuple[Callable[[int], object], ...] = (
@@ -91,9 +89,7 @@ def _configure(host: Host, command: str, port: int, more: str = "") -> None:
 def test_redis(any_host: Host, requires_program: RequiresProgram) -> None:
     port = any_host.port()
     redis = requires_program("redis-server", "redis-server")
-    any_host.file(
-        "redis.conf", f'daemonize no\nport {port}\nbind 127.0.0.1\nsave ""\ndir {any_host.folder}\n'
-    )
+    any_host.file("redis.conf", f'daemonize no\nport {port}\nbind 127.0.0.1\nsave ""\ndir {any_host.folder}\n')
 
     def pongs() -> bool:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:

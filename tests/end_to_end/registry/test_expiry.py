@@ -209,9 +209,7 @@ def test_a_unit_is_signalled_only_after_its_entry_is_gone_and_serves_until_then(
     assert by == generation
     assert signalled >= last_seen, "the signal must come after the entry is gone"
     if removal == "expire":
-        assert registry.statuses(generation) == ["up", "draining"], (
-            "readers must be told to send nothing more"
-        )
+        assert registry.statuses(generation) == ["up", "draining"], "readers must be told to send nothing more"
         assert seen_gone - ordered >= TTL / 2, "it is not deregistered but expires"
     else:
         assert seen_gone - ordered <= LATE_SECONDS
@@ -297,9 +295,7 @@ def test_a_rolling_restart_leaves_always_one_of_two_in_the_registry(host: Host) 
         up_at_once.add(len(up))
         running = [status["state"] == "RUNNING" for status in host.units().values()]
         assert any(running), "one of them must serve"
-        operations = host.ask("GET", f"/v1/operations?command_id={operations[0]['command_id']}").json[
-            "operations"
-        ]
+        operations = host.ask("GET", f"/v1/operations?command_id={operations[0]['command_id']}").json["operations"]
 
     assert [operation["state"] for operation in operations] == ["succeeded", "succeeded"]
     assert up_at_once <= {1, 2} and 1 in up_at_once, "never both, and not none, may be out of the registry"

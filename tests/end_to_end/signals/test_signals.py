@@ -128,9 +128,7 @@ def test_hup_applies_what_has_changed_and_touches_no_other_unit(host: Host) -> N
     host.until_state("changed", "RUNNING")
 
     after = host.pids()
-    assert {name: after[name] for name in ("same:0", "same:1")} == {
-        name: before[name] for name in ("same:0", "same:1")
-    }
+    assert {name: after[name] for name in ("same:0", "same:1")} == {name: before[name] for name in ("same:0", "same:1")}
     assert after["changed"] != before["changed"]
     assert not is_alive(before["removed"] or 0)
 

@@ -199,9 +199,7 @@ while True:
     host.until_state("bomb", "RUNNING")
     until("it has forked", lambda: len(host.processes("bomb")) >= 100)
 
-    assert _slowest_answer(host, 0.5, "/healthz") < 5, (
-        "the processors are shared with a hundred busy processes"
-    )
+    assert _slowest_answer(host, 0.5, "/healthz") < 5, "the processors are shared with a hundred busy processes"
     host.do("stop", "bomb")
 
     assert host.processes("bomb") == set()
@@ -304,9 +302,7 @@ def full_disk(host: Host) -> Iterator[Path]:
 
 
 @needs_root
-def test_a_full_log_disk_never_stops_a_unit_and_logs_go_on_when_there_is_room(
-    host: Host, full_disk: Path
-) -> None:
+def test_a_full_log_disk_never_stops_a_unit_and_logs_go_on_when_there_is_room(host: Host, full_disk: Path) -> None:
     count = host.folder / "count"
     host.configure(
         f"""
@@ -357,9 +353,7 @@ def _last_number(log: Path) -> int:
 
 @needs_root
 def test_a_full_state_disk_never_stops_a_unit(host: Host, full_disk: Path) -> None:
-    host.configure(
-        f'unit.web = {{ command = "{SLEEP}", startsecs = 0.1 }}', state_dir=str(full_disk / "state")
-    )
+    host.configure(f'unit.web = {{ command = "{SLEEP}", startsecs = 0.1 }}', state_dir=str(full_disk / "state"))
     host.run()
     pid = host.until_state("web", "RUNNING")["pid"]
     with (

@@ -130,9 +130,7 @@ class Fleet:
         self.processes.running.discard(name)
         number = self.runners.by_name[name].unit.attempt if attempt is None else attempt
         how.setdefault("reason", f"exited with code {how.get('code')} after 1.0 s")
-        self.runners.post(
-            name, Exited(number, Exit(wall=1_800_000_000.5, **how), monotonic(), 0.5, leftovers)
-        )
+        self.runners.post(name, Exited(number, Exit(wall=1_800_000_000.5, **how), monotonic(), 0.5, leftovers))
 
     def release(self, *kinds: type[Action]) -> None:
         """Answer what was held back, in its order, and hold no more of it back."""

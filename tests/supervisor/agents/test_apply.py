@@ -236,9 +236,7 @@ def test_a_unit_that_was_given_up_for_something_outside_is_tried_again(tmp_path:
             assert it.phase("web") is Phase.FATAL
             it.held = set()
             _, operations = it.apply(WEB, CART, JOB)
-            assert [(item.unit, item.verb, item.state) for item in operations] == [
-                ("web", "start", "succeeded")
-            ]
+            assert [(item.unit, item.verb, item.state) for item in operations] == [("web", "start", "succeeded")]
             assert it.phase("web") is Phase.RUNNING
 
     run(scenario())

@@ -30,7 +30,25 @@ def test_what_was_seen_is_not_given_again() -> None:
     async def scenario() -> None:
         history = filled(5)
         assert [event.seq for event in history.since(3)] == [4, 5]
-        assert history.since(5) == history.since(99) == []
+        assert history.since(5) == []
+
+    run(scenario())
+
+
+def test_who_comes_from_an_earlier_life_of_the_daemon_gets_all_of_this_one() -> None:
+    async def scenario() -> None:
+        history, seen = filled(2), list[int]()
+        assert [event.seq for event in history.since(99)] == [1, 2]
+
+        async def read() -> None:
+            async for event in history.follow(99):
+                seen.append(event.seq)
+
+        reader = asyncio.ensure_future(read())
+        await until(lambda: seen == [1, 2])
+        history.add("web", "stopped", "")
+        await until(lambda: seen == [1, 2, 3])
+        reader.cancel()
 
     run(scenario())
 

@@ -336,9 +336,7 @@ def test_what_waits_for_something_that_has_ended_already_begins_at_once(tmp_path
             first = it.operations.add("cart:0", "stop", Command(), lambda: None)
             it.operations.skip(first, "already stopped")
             begun = list[str]()
-            second = it.operations.add(
-                "web", "stop", Command(), lambda: begun.append("web"), after=[first.id]
-            )
+            second = it.operations.add("web", "stop", Command(), lambda: begun.append("web"), after=[first.id])
             it.operations.launch([first, second])
             assert begun == ["web"]
             assert second.state == "running"
@@ -437,9 +435,7 @@ def test_nothing_begins_after_its_deadline(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_deadline_that_passes_while_it_waits_expires_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deadline_that_passes_while_it_waits_expires_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with fleet(tmp_path) as it:
             it.up("cart:0", "cart:1")
@@ -490,9 +486,7 @@ def test_waiting_ends_after_its_time_and_others_go_on_waiting(tmp_path: Path) ->
 # Keeping.
 
 
-def test_old_operations_are_forgotten_but_open_ones_never(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_operations_are_forgotten_but_open_ones_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 5)
     monkeypatch.setattr(module, "KEPT_SECONDS", 0.0)
 
@@ -515,9 +509,7 @@ def test_old_operations_are_forgotten_but_open_ones_never(
     run(scenario())
 
 
-def test_young_operations_are_kept_whatever_their_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_young_operations_are_kept_whatever_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 5)
 
     async def scenario() -> None:

@@ -160,13 +160,9 @@ def test_with_a_registry_that_is_away_nothing_is_said_before_ttl_bound_and_margi
             it.agents.take_out(spec, 1, 1)
             event = await it.answer()
             assert isinstance(event, Unconfirmed)
-            assert (
-                "the registry cannot say whether the entry is gone (cannot reach the registry" in event.reason
-            )
+            assert "the registry cannot say whether the entry is gone (cannot reach the registry" in event.reason
             assert monotonic() - lease.last_possible_at >= TTL + LATENESS_SECONDS + restart.MARGIN_SECONDS
-            assert (
-                monotonic() - lease.last_possible_at < TTL + LATENESS_SECONDS + restart.MARGIN_SECONDS + 1.5
-            )
+            assert monotonic() - lease.last_possible_at < TTL + LATENESS_SECONDS + restart.MARGIN_SECONDS + 1.5
 
     run(scenario())
 
@@ -185,9 +181,7 @@ def test_a_registry_that_comes_back_before_the_bound_confirms() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize(
-    "error", [RegistryRejected("cannot read: forbidden", code="http_403"), KeyError("a mistake")]
-)
+@pytest.mark.parametrize("error", [RegistryRejected("cannot read: forbidden", code="http_403"), KeyError("a mistake")])
 def test_a_read_that_fails_in_any_way_is_no_answer(error: Exception) -> None:
     class Broken(FakeBackend):
         async def get(self, service: str, instance: str) -> Entry | None:

@@ -269,9 +269,7 @@ def test_a_unit_on_its_way_out_has_no_weight(tmp_path: Path) -> None:
         ({"signal": 40, "reason": "killed by signal 40"}, (None, "signal 40", "killed by signal 40")),
     ],
 )
-def test_the_last_exit_is_shown_with_its_time(
-    tmp_path: Path, how: dict[str, Any], expected: tuple[Any, ...]
-) -> None:
+def test_the_last_exit_is_shown_with_its_time(tmp_path: Path, how: dict[str, Any], expected: tuple[Any, ...]) -> None:
     async def scenario() -> None:
         async with fleet(tmp_path) as it:
             it.up("web")
@@ -342,9 +340,7 @@ def test_the_lease_is_what_the_heartbeat_knows_of_it(tmp_path: Path) -> None:
             assert it.view.why("cart:0").startswith("serving; unconfirmed: cannot reach the registry")
             await until(lambda: state() == "lost")
             agents.take_out(CART, 1, 1)
-            await until(
-                lambda: it.view.waits_for("cart:0").startswith("waiting for the registry entry to go: ")
-            )
+            await until(lambda: it.view.waits_for("cart:0").startswith("waiting for the registry entry to go: "))
             assert state() == "absent"
             assert it.view.waits_for("nobody") == ""
         await agents.close()

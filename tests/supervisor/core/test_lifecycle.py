@@ -161,9 +161,7 @@ def test_a_healthy_unit_is_held_when_the_registry_cannot_confirm():
 
 
 def test_a_forced_stop_goes_on_without_the_registry():
-    unit, actions = after(
-        running(SERVICE), SERVICE, StopRequested(force=True), Unconfirmed(1, 1, "no answer")
-    )
+    unit, actions = after(running(SERVICE), SERVICE, StopRequested(force=True), Unconfirmed(1, 1, "no answer"))
     assert (unit.phase, actions) == (Phase.DRAINING, (Drain(1),))
 
 
@@ -184,9 +182,7 @@ def test_before_a_signal_was_sent_a_stop_can_be_called_off(spec):
 
 
 def test_a_gone_of_a_withdrawal_that_was_called_off_opens_no_gate():
-    unit, _ = after(
-        running(SERVICE), SERVICE, StopRequested(), CancelRequested(), StopRequested(), Gone(1, 1)
-    )
+    unit, _ = after(running(SERVICE), SERVICE, StopRequested(), CancelRequested(), StopRequested(), Gone(1, 1))
     assert unit.phase is Phase.EXPIRING
     unit, _ = after(unit, SERVICE, Gone(1, 2))
     assert unit.phase is Phase.DRAINING
@@ -221,9 +217,7 @@ def test_a_unit_that_ends_by_itself_while_expiring_still_waits_for_its_entry():
 
 
 def test_leftovers_of_a_unit_that_ended_while_expiring_are_terminated():
-    unit, actions = after(
-        running(SERVICE), SERVICE, StopRequested(), Exited(1, BAD, 200.0, 0.5, leftovers=True)
-    )
+    unit, actions = after(running(SERVICE), SERVICE, StopRequested(), Exited(1, BAD, 200.0, 0.5, leftovers=True))
     assert (unit.phase, kinds(actions)) == (Phase.STOPPING, [Terminate, ArmTimer])
     unit, _ = after(unit, SERVICE, TreeEmpty(1, 201.0, 0.5))
     assert (unit.phase, unit.published) == (Phase.EXPIRING, True)
@@ -300,9 +294,7 @@ def test_failed_starts_end_in_fatal_and_readiness_forgets_them():
 def test_a_stable_time_forgets_earlier_failures():
     def crash(unit, ready_at, exit_at):
         attempt = unit.attempt
-        unit, _ = after(
-            unit, PLAIN, Spawned(attempt, 1), Ready(attempt, ready_at), Exited(attempt, BAD, exit_at, 0.5)
-        )
+        unit, _ = after(unit, PLAIN, Spawned(attempt, 1), Ready(attempt, ready_at), Exited(attempt, BAD, exit_at, 0.5))
         unit, actions = after(unit, PLAIN, TimerFired(unit.timer))
         return unit
 
@@ -348,9 +340,7 @@ def test_a_stop_while_starting_terminates():
     ],
 )
 def test_what_speaks_of_another_attempt_or_timer_changes_nothing(stale):
-    unit, _ = after(
-        running(SERVICE), SERVICE, RestartRequested(), Gone(1, 1), Drained(1), Exited(1, BAD, 9.0, 0.5)
-    )
+    unit, _ = after(running(SERVICE), SERVICE, RestartRequested(), Gone(1, 1), Drained(1), Exited(1, BAD, 9.0, 0.5))
     assert unit.attempt == 2
     assert step(unit, stale, SERVICE) == (unit, ())
 
@@ -415,9 +405,7 @@ class World:
         self.truths.append(Drained(action.attempt))
 
     def on_terminate(self, action):
-        assert self.entry is None or self.excused or not self.leader_lives, (
-            "signalled while it could be found"
-        )
+        assert self.entry is None or self.excused or not self.leader_lives, "signalled while it could be found"
         if self.rng.random() < 0.6:
             self.end_tree()
 
@@ -425,9 +413,7 @@ class World:
         self.end_tree()
 
     def end_tree(self):
-        if self.process is not None and not any(
-            isinstance(event, Exited | TreeEmpty) for event in self.truths
-        ):
+        if self.process is not None and not any(isinstance(event, Exited | TreeEmpty) for event in self.truths):
             empty = TreeEmpty(self.unit.attempt, self.now, self.rng.random())
             self.truths.append(self.exit() if self.leader_lives else empty)
 
@@ -447,11 +433,7 @@ class World:
         self.post(event)
 
     def crash(self):
-        if (
-            self.leader_lives
-            and self.unit.pid
-            and not any(isinstance(event, Exited) for event in self.truths)
-        ):
+        if self.leader_lives and self.unit.pid and not any(isinstance(event, Exited) for event in self.truths):
             leftovers = self.rng.random() < 0.3
             self.truths.append(self.exit(leftovers))
 

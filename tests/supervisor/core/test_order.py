@@ -19,9 +19,7 @@ from supervisor.core.order import (
 from supervisor.errors import ConfigError, UnknownUnit
 
 
-def units(
-    *groups: tuple[str, int, tuple[str, ...]], priority: dict[str, int] | None = None
-) -> dict[str, UnitSpec]:
+def units(*groups: tuple[str, int, tuple[str, ...]], priority: dict[str, int] | None = None) -> dict[str, UnitSpec]:
     """Groups as (name, processes, what it depends on)."""
     made = {}
     for group, count, depends_on in groups:
@@ -72,9 +70,7 @@ def test_patterns_name_units_each_once_in_the_order_of_the_configuration(
         ("[z-a]", None),
     ],
 )
-def test_a_pattern_that_names_nothing_is_an_error_with_the_nearest_name(
-    pattern: str, nearest: str | None
-) -> None:
+def test_a_pattern_that_names_nothing_is_an_error_with_the_nearest_name(pattern: str, nearest: str | None) -> None:
     with pytest.raises(UnknownUnit) as caught:
         select(["api", pattern], SHOP)
     assert caught.value.name == pattern

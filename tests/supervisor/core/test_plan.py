@@ -76,9 +76,7 @@ def test_a_change_of_any_field_is_seen_with_its_effect_and_key(field: str) -> No
         ("restart.startretries", Effect.LIVE), ("restart.removal", Effect.LIVE), ("autostart", Effect.LIVE),
     ],
 )  # fmt: skip
-def test_what_the_process_holds_restarts_it_what_only_the_registry_holds_does_not(
-    field: str, effect: Effect
-) -> None:
+def test_what_the_process_holds_restarts_it_what_only_the_registry_holds_does_not(field: str, effect: Effect) -> None:
     assert FIELDS[field][1] is effect
 
 

@@ -12,9 +12,7 @@ POLICY = RestartPolicy(backoff_initial=1, backoff_factor=2, backoff_max=10, back
 
 
 def verdict(policy, exit_, *, failures=1, failed_starts=0, was_ready=True):
-    return judge(
-        policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=0.5
-    )
+    return judge(policy, exit_, failures=failures, failed_starts=failed_starts, was_ready=was_ready, jitter=0.5)
 
 
 @pytest.mark.parametrize(

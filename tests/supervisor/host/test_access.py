@@ -66,9 +66,7 @@ def test_root_and_the_daemons_own_user_may_do_everything() -> None:
 def test_others_may_not_even_look() -> None:
     for method in ("GET", "POST"):
         refused = Access(None).refuses(over_unix(STRANGER, method=method))
-        assert refused is not None and refused.startswith(
-            f"uid {STRANGER} may not use unitd: become root, or a member"
-        )
+        assert refused is not None and refused.startswith(f"uid {STRANGER} may not use unitd: become root, or a member")
 
 
 def test_members_of_the_sockets_group_may_by_their_first_group() -> None:
@@ -112,16 +110,12 @@ def test_other_users_may_look_over_tcp_but_not_command(host: str) -> None:
         assert Access(None).refuses(over_tcp(peer, method="HEAD")) is None
         for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
             refused = Access(None).refuses(over_tcp(peer, method=method))
-            assert refused is not None and refused.startswith(
-                "only root and the user that unitd runs as may command"
-            )
+            assert refused is not None and refused.startswith("only root and the user that unitd runs as may command")
 
 
 @as_root
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize(
-    "code", ["made.close()", "made.send(b'x'); made.close()", "made.shutdown(1); made.close()"]
-)
+@pytest.mark.parametrize("code", ["made.close()", "made.send(b'x'); made.close()", "made.shutdown(1); made.close()"])
 def test_hanging_up_does_not_make_a_stranger_root(host: str, code: str) -> None:
     """The kernel lists a connection that its program has closed as root's."""
     with connected(code, uid=STRANGER, host=host) as peer:
@@ -154,16 +148,12 @@ def test_web_pages_may_not_command() -> None:
         assert refused == "this API takes no commands from web pages"
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:9301", "127.0.0.1", "127.0.0.1:9301", "[::1]", "[::1]:9301"]
-)
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9301", "127.0.0.1", "127.0.0.1:9301", "[::1]", "[::1]:9301"])
 def test_it_is_served_under_the_names_of_this_host(host: str) -> None:
     assert Access(None).refuses(over_tcp(tcp("127.0.0.1:1"), method="GET", host=host)) is None
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:9301", "127.0.0.1.evil.example", "10.0.0.7:9301"]
-)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9301", "127.0.0.1.evil.example", "10.0.0.7:9301"])
 def test_it_is_not_served_under_a_strangers_name(host: str) -> None:
     """A page of that name could be made to lead here (DNS rebinding)."""
     refused = Access(None).refuses(over_tcp(tcp("127.0.0.1:1"), method="GET", host=host))

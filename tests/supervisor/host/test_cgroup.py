@@ -69,9 +69,7 @@ def test_a_cgroup_that_cannot_be_written_to_is_none(base: Path, monkeypatch: pyt
     """As in a container, whose cgroup file system is there to be read only."""
     real = os.access
     for refused in (base, base / "cgroup.procs"):
-        monkeypatch.setattr(
-            os, "access", lambda path, mode, bad=refused: Path(path) != bad and real(path, mode)
-        )
+        monkeypatch.setattr(os, "access", lambda path, mode, bad=refused: Path(path) != bad and real(path, mode))
         assert find_base(str(base)) is None
         monkeypatch.undo()
 
@@ -114,9 +112,7 @@ def test_a_process_is_taken_in_with_its_children_and_all_are_killed_at_once(
     assert not Path(group.folder).exists()
 
 
-def test_what_units_make_below_their_cgroup_counts_and_goes_with_it(
-    base: Path, child: subprocess.Popen[bytes]
-) -> None:
+def test_what_units_make_below_their_cgroup_counts_and_goes_with_it(base: Path, child: subprocess.Popen[bytes]) -> None:
     group = make(base)
     below = Path(group.folder) / "a" / "b"
     below.mkdir(parents=True)

@@ -238,9 +238,7 @@ def test_requests_sent_ahead_are_answered_in_order_one_at_a_time(serve: Serve) -
         async with serve(slower_first) as served:
             client = await served.connect()
             await client.send(b"".join(get(f"/{number}") for number in range(20)))
-            assert [(await client.answer())[2] for _ in range(20)] == [
-                b"/%d" % number for number in range(20)
-            ]
+            assert [(await client.answer())[2] for _ in range(20)] == [b"/%d" % number for number in range(20)]
 
     run(scenario())
 
@@ -405,9 +403,7 @@ def test_a_peer_without_permission_is_told_so(serve: Serve) -> None:
     assert detail == f"uid {os.getuid()} may not"
 
 
-def test_a_check_of_permission_that_fails_lets_nobody_in(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_check_of_permission_that_fails_lets_nobody_in(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def broken(peer: Peer) -> str | None:
         raise KeyError("role")
 

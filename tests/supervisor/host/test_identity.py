@@ -47,9 +47,7 @@ def test_a_group_besides_a_user_is_its_first() -> None:
     assert 1 in found.groups
 
 
-@pytest.mark.parametrize(
-    "name", ["no-such-user", "4294967294", "99999999999999999999", "²", "-1", "", "root\n"]
-)
+@pytest.mark.parametrize("name", ["no-such-user", "4294967294", "99999999999999999999", "²", "-1", "", "root\n"])
 def test_a_user_that_there_is_not_is_refused(name: str) -> None:
     with pytest.raises(SpawnError) as caught:
         resolve(name, None)

@@ -73,9 +73,7 @@ def test_the_socket_file_belongs_to_the_group_asked_for(path: str) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root cannot be refused a group otherwise")
-def test_a_group_that_cannot_be_given_leaves_no_socket_file(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_that_cannot_be_given_leaves_no_socket_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "no")
 

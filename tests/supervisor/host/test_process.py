@@ -251,9 +251,7 @@ def test_terminating_one_of_the_same_batch_from_anothers_event_starts_none() -> 
 # What is left behind.
 
 
-def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(
-    base: Path | None, tmp_path: Path
-) -> None:
+def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(base: Path | None, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
@@ -277,9 +275,7 @@ def test_group_members_that_ignore_the_stop_signal_are_found_and_killed(
     run(scenario())
 
 
-def test_what_a_crashed_unit_left_in_its_group_is_terminated_then_gone(
-    base: Path | None, tmp_path: Path
-) -> None:
+def test_what_a_crashed_unit_left_in_its_group_is_terminated_then_gone(base: Path | None, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
@@ -327,9 +323,7 @@ def test_a_child_with_a_session_of_its_own_is_stopped_with_its_unit(
 
 
 @pytest.mark.parametrize("environment", ["kept", "cleared"])
-def test_a_daemonized_grandchild_is_stopped_with_its_unit(
-    base: Path | None, tmp_path: Path, environment: str
-) -> None:
+def test_a_daemonized_grandchild_is_stopped_with_its_unit(base: Path | None, tmp_path: Path, environment: str) -> None:
     """With its environment cleared, a session of its own and no living parent, only a cgroup can tell whose it is."""
     if base is None and environment == "cleared":
         pytest.skip("nothing but a cgroup ties such a process to its unit")
@@ -351,9 +345,7 @@ def test_a_daemonized_grandchild_is_stopped_with_its_unit(
     run(scenario())
 
 
-def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(
-    base: Path | None, tmp_path: Path
-) -> None:
+def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(base: Path | None, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
@@ -369,15 +361,11 @@ def test_a_unit_that_daemonizes_itself_leaves_something_that_can_be_stopped(
     run(scenario())
 
 
-def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(
-    base: Path | None, tmp_path: Path
-) -> None:
+def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(base: Path | None, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosting(base) as host:
             pids = tmp_path / "pids"
-            await host.spawned(
-                unit(*PYTHON, IGNORES_TERM + DAEMONIZE + "time.sleep(1000)", str(pids), "kept")
-            )
+            await host.spawned(unit(*PYTHON, IGNORES_TERM + DAEMONIZE + "time.sleep(1000)", str(pids), "kept"))
             (orphan,) = await pids_in(pids)
             host.processes.terminate("web", 1)
             await asyncio.sleep(0.1)
@@ -389,9 +377,7 @@ def test_a_daemonized_process_that_ignores_the_stop_signal_is_killed(
     run(scenario())
 
 
-def test_what_escaped_after_the_stop_signal_is_killed_with_the_rest(
-    base: Path | None, tmp_path: Path
-) -> None:
+def test_what_escaped_after_the_stop_signal_is_killed_with_the_rest(base: Path | None, tmp_path: Path) -> None:
     """Its unit starts it in a session of its own only when it is asked to stop."""
 
     async def scenario() -> None:
@@ -415,14 +401,10 @@ def test_zombies_that_belong_to_no_unit_are_reaped_and_said(caplog: pytest.LogCa
         async with hosting() as host:
             await host.spawned(unit())
             # Not one of the host's: its grandchild is left to us, lives a little, and ends.
-            code = (
-                "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    os._exit(0)\n"
-            )
+            code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    os._exit(0)\n"
             stranger = subprocess.Popen([*PYTHON, code], env={})
             stranger.wait()
-            await until(
-                lambda: tree.children(os.getpid()) == [next(iter(host.pids))], "the stranger is reaped"
-            )
+            await until(lambda: tree.children(os.getpid()) == [next(iter(host.pids))], "the stranger is reaped")
 
     run(scenario())
 
@@ -468,9 +450,7 @@ def test_when_descriptors_run_out_the_start_fails_and_can_heal() -> None:
     run(scenario())
 
 
-def test_a_child_that_cannot_be_watched_does_not_live(
-    base: Path | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_that_cannot_be_watched_does_not_live(base: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = list[int]()
 
     def refuse(pid: int, flags: int = 0) -> int:
@@ -520,14 +500,10 @@ def test_200_lives_leave_no_descriptor_and_no_zombie(base: Path | None) -> None:
                 await host.exited(attempt=attempt)
                 empties += host.events(kind=Exited)[-1].leftovers
                 await until(partial(host.has_emptied, empties))
-            await until(
-                lambda: len(os.listdir("/proc/self/fd")) == len(before), f"descriptors as before ({before})"
-            )
+            await until(lambda: len(os.listdir("/proc/self/fd")) == len(before), f"descriptors as before ({before})")
             await until(lambda: tree.children(os.getpid()) == [])
             if base is not None:
-                await until(
-                    lambda: [item for item in base.iterdir() if item.is_dir()] == [], "no cgroup is left"
-                )
+                await until(lambda: [item for item in base.iterdir() if item.is_dir()] == [], "no cgroup is left")
 
     run(scenario(), seconds=18)
 

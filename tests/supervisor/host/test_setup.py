@@ -13,9 +13,7 @@ from supervisor.host.setup import units_environment
 
 def outcome(code: str, **more: object) -> str:
     """What a fresh process says."""
-    program = (
-        "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
-    )
+    program = "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False, **more
     )  # type: ignore[call-overload]

@@ -44,9 +44,7 @@ def test_the_first_and_the_last_number_are_signals(number: int) -> None:
     ],
 )
 def test_anything_else_is_refused(value: object) -> None:
-    with pytest.raises(
-        WireError, match=r"it is no signal; use a name such as HUP, or a number from 1 to 64$"
-    ):
+    with pytest.raises(WireError, match=r"it is no signal; use a name such as HUP, or a number from 1 to 64$"):
         signal_number(value)
 
 

@@ -202,11 +202,7 @@ class FakeDaemon:
 
     def list_operations(self, request: Request) -> Answer:
         command_id = request.query.get("command_id")
-        found = [
-            item
-            for item in self.operations.values()
-            if command_id is None or item["command_id"] == command_id
-        ]
+        found = [item for item in self.operations.values() if command_id is None or item["command_id"] == command_id]
         if not found and command_id is not None:
             return 404, {"title": "Not Found", "status": 404, "detail": f"no command {command_id} is known"}
         self._wait(request, found)

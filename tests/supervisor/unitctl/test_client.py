@@ -155,9 +155,7 @@ def test_a_socket_for_its_owner_alone_is_reached_with_sudo(folder: Path) -> None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
-@pytest.mark.parametrize(
-    ("folder_mode", "words"), [(0o755, "the socket belongs to root"), (0o700, "may not enter")]
-)
+@pytest.mark.parametrize(("folder_mode", "words"), [(0o755, "the socket belongs to root"), (0o700, "may not enter")])
 def test_a_user_without_permission_gets_exit_code_4(folder: Path, folder_mode: int, words: str) -> None:
     path = folder / "unitd.sock"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -172,9 +170,7 @@ def test_a_user_without_permission_gets_exit_code_4(folder: Path, folder_mode: i
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             f"raise SystemExit(run(['-s', '{path}', 'stop', 'all']))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=15
-        )
+        done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=15)
     assert done.returncode == 4, done.stderr
     assert words in done.stderr
 
@@ -363,7 +359,6 @@ def test_a_refusal_without_words_still_says_something() -> None:
 
 def test_the_nearest_name_is_told_once() -> None:
     assert (
-        str(Refused(404, {"detail": "no unit is called x", "nearest": "y"}))
-        == "no unit is called x (did you mean y?)"
+        str(Refused(404, {"detail": "no unit is called x", "nearest": "y"})) == "no unit is called x (did you mean y?)"
     )
     assert str(Refused(404, {"detail": "no x (did you mean y?)", "nearest": "y"})) == "no x (did you mean y?)"

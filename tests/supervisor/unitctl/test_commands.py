@@ -65,9 +65,7 @@ def test_status_without_any_unit_says_so(daemon: Any, unitctl: Any) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no units are configured\n")
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-o", "json", "status"), ("status", "-o", "json"), ("status", "--output=json")]
-)
+@pytest.mark.parametrize("arguments", [("-o", "json", "status"), ("status", "-o", "json"), ("status", "--output=json")])
 def test_status_as_json_is_the_list_of_the_daemons_own_objects(
     daemon: Any, unitctl: Any, arguments: tuple[str, ...]
 ) -> None:
@@ -287,9 +285,7 @@ def test_ops_lists_operations(daemon: Any, unitctl: Any) -> None:
     daemon.operation("addToCart:0", state="running")
     daemon.step("op-1", "gone", "waiting for the registry entry to go: 6.2 s of 10 s")
     done = unitctl("ops")
-    assert done.stdout == (
-        "op-1  addToCart:0  restart  running  waiting for the registry entry to go: 6.2 s of 10 s\n"
-    )
+    assert done.stdout == ("op-1  addToCart:0  restart  running  waiting for the registry entry to go: 6.2 s of 10 s\n")
     assert json.loads(unitctl("ops", "-o", "json").stdout) == [daemon.operations["op-1"]]
 
 
@@ -496,9 +492,7 @@ def test_one_unknown_name_among_others_leaves_them_alone(daemon: Any, unitctl: A
     assert daemon.operations == {}
 
 
-@pytest.mark.parametrize(
-    "arguments", [("stop", "a"), ("status",), ("ops",), ("why", "a"), ("logs", "a"), ("apply",)]
-)
+@pytest.mark.parametrize("arguments", [("stop", "a"), ("status",), ("ops",), ("why", "a"), ("logs", "a"), ("apply",)])
 def test_no_permission_is_4(daemon: Any, unitctl: Any, arguments: tuple[str, ...]) -> None:
     daemon.add("a")
     daemon.answer = lambda _: (403, {"title": "Forbidden", "status": 403, "detail": "bob may only look"})
@@ -530,9 +524,7 @@ def test_a_wrong_file_for_the_address_is_2(unitctl: Any, tmp_path: Path) -> None
     assert "none.toml: cannot read it: No such file" in done.stderr
 
 
-def test_the_socket_may_come_from_the_configuration_or_the_option(
-    daemon: Any, unitctl: Any, tmp_path: Path
-) -> None:
+def test_the_socket_may_come_from_the_configuration_or_the_option(daemon: Any, unitctl: Any, tmp_path: Path) -> None:
     daemon.add("a")
     file = tmp_path / "unitd.toml"
     file.write_text(f'[daemon]\nsocket = "{daemon.path}"\n')

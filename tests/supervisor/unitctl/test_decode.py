@@ -21,9 +21,7 @@ OPERATION = Operation("op-1", "c", "a", "start", "running", [Step("spawn", "runn
 def test_messages_survive_the_way_over_the_wire() -> None:
     assert decode.unit_statuses([to_json(UNIT)]) == [UNIT]
     assert decode.operations([to_json(OPERATION)]) == [OPERATION]
-    assert decode.plan_items([{"unit": "a", "effect": "live", "keys": ["user"]}]) == [
-        PlanItem("a", "live", ("user",))
-    ]
+    assert decode.plan_items([{"unit": "a", "effect": "live", "keys": ["user"]}]) == [PlanItem("a", "live", ("user",))]
 
 
 def test_keys_of_a_newer_daemon_are_passed_over() -> None:

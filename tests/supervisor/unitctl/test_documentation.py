@@ -40,9 +40,7 @@ def options(command: click.Command, *, shared: bool) -> set[str]:
 def named_in(text: str) -> set[str]:
     """The options that a text writes as code: `-f`, `-n LINES`."""
     return {
-        flag
-        for code in re.findall(r"`([^`\n]+)`", text)
-        for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", code)
+        flag for code in re.findall(r"`([^`\n]+)`", text) for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", code)
     }
 
 
@@ -66,9 +64,7 @@ def test_no_section_tells_of_a_command_that_does_not_exist() -> None:
 
 
 def test_the_shared_options_are_told_once() -> None:
-    assert options(cli, shared=True) | {"-h", "--help", "--version"} <= named_in(
-        sections()["Options of every command"]
-    )
+    assert options(cli, shared=True) | {"-h", "--help", "--version"} <= named_in(sections()["Options of every command"])
 
 
 def test_every_exit_code_is_told() -> None:
@@ -84,7 +80,5 @@ def examples() -> list[str]:
 @pytest.mark.parametrize("line", examples())
 def test_an_example_is_a_command_line_that_parses(line: str) -> None:
     name, *rest = shlex.split(line.partition(" > ")[0])
-    with loaded(name).make_context(
-        name, rest, parent=click.Context(cli, obj=Session(), **cli.context_settings)
-    ):
+    with loaded(name).make_context(name, rest, parent=click.Context(cli, obj=Session(), **cli.context_settings)):
         pass

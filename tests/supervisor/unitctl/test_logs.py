@@ -191,9 +191,7 @@ def test_no_events_are_no_error(daemon: Any, unitctl: Any) -> None:
     assert json.loads(unitctl("events", "-o", "json").stdout) == []
 
 
-def test_followed_events_begin_with_the_last_and_go_on_without_a_gap(
-    daemon: Any, unitctl: Any, source: Source
-) -> None:
+def test_followed_events_begin_with_the_last_and_go_on_without_a_gap(daemon: Any, unitctl: Any, source: Source) -> None:
     record(daemon, EVENTS[:2], source)
     process = unitctl.begin("events", "-f", "-n", "1", "-o", "json")
     assert json.loads(process.stdout.readline()) == EVENTS[1]
@@ -222,9 +220,7 @@ def test_followed_events_survive_a_restart_of_the_daemon(daemon: Any, unitctl: A
     unitctl.interrupt(process)
 
 
-def test_what_happened_while_the_stream_was_cut_is_made_up_for(
-    daemon: Any, unitctl: Any, source: Source
-) -> None:
+def test_what_happened_while_the_stream_was_cut_is_made_up_for(daemon: Any, unitctl: Any, source: Source) -> None:
     recorded = EVENTS[:1]
     record(daemon, recorded, source)
     process = unitctl.begin("events", "-f", "-o", "json")

@@ -33,9 +33,7 @@ def a_dead_unit(name: str, state: str, why: str, **more: Any) -> UnitStatus:
     return a_unit(name, state, **{**gone, "lease": None, "why": why, **more})
 
 
-def an_operation(
-    unit: str = "addToCart:0", verb: str = "restart", state: str = "running", **more: Any
-) -> Operation:
+def an_operation(unit: str = "addToCart:0", verb: str = "restart", state: str = "running", **more: Any) -> Operation:
     return Operation("op-1", "c", unit, verb, state, **more)
 
 
@@ -157,10 +155,7 @@ def test_the_daemons_own_words_for_a_step_are_taken() -> None:
 
 
 def test_a_step_without_words_gets_ours() -> None:
-    assert (
-        render_operations.step_words(an_operation(steps=[running("gone")]))
-        == "waiting for the registry entry to go"
-    )
+    assert render_operations.step_words(an_operation(steps=[running("gone")])) == "waiting for the registry entry to go"
 
 
 def test_a_step_that_tells_only_a_time_gets_our_words_before_it() -> None:
@@ -196,9 +191,7 @@ def test_each_step_is_told_once() -> None:
         "a: stopping the heartbeat",
         "a: waiting for the registry entry to go",
     ]
-    assert render_operations.new_steps([operation], {"op-1": 1}) == [
-        "a: waiting for the registry entry to go"
-    ]
+    assert render_operations.new_steps([operation], {"op-1": 1}) == ["a: waiting for the registry entry to go"]
     assert render_operations.new_steps([operation], {"op-1": 3}) == []
 
 
@@ -227,18 +220,13 @@ def test_a_success_without_a_process_to_tell_of() -> None:
 
 
 def test_the_signal_that_was_sent_is_named() -> None:
-    operation = an_operation(
-        "a", "signal", "succeeded", steps=[Step("none", "skipped", detail="sent SIGHUP")]
-    )
+    operation = an_operation("a", "signal", "succeeded", steps=[Step("none", "skipped", detail="sent SIGHUP")])
     assert render_operations.result_line(operation, None, "HUP") == "a: sent HUP"
 
 
 @pytest.mark.parametrize(("verb", "line"), [("start", "a: already running"), ("stop", "a: already stopped")])
 def test_nothing_to_do_is_a_success(verb: str, line: str) -> None:
-    assert (
-        render_operations.result_line(an_operation("a", verb, "succeeded", steps=[Step("none", "skipped")]))
-        == line
-    )
+    assert render_operations.result_line(an_operation("a", verb, "succeeded", steps=[Step("none", "skipped")])) == line
 
 
 def test_an_operation_without_a_step_to_tell_of_has_still_done_something() -> None:

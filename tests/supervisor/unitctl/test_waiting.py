@@ -52,9 +52,7 @@ def test_a_step_whose_time_runs_is_told_only_once(daemon: Any, unitctl: Any, res
     assert restarting.communicate(timeout=15)[1] == ""
 
 
-def test_the_progress_is_refreshed_no_more_than_twice_a_second(
-    daemon: Any, unitctl: Any, restarting: Any
-) -> None:
+def test_the_progress_is_refreshed_no_more_than_twice_a_second(daemon: Any, unitctl: Any, restarting: Any) -> None:
     begun = time.monotonic()
     daemon.wait_for("GET", "/v1/operations", count=4)
     assert time.monotonic() - begun > 1.2
