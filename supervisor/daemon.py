@@ -49,7 +49,7 @@ from .host.pipes import Pipes
 from .host.process import Processes
 from .host.readiness import Readiness
 from .host.runner import Runner, Runners
-from .host.setup import become_subreaper, keep_descriptors_private, raise_open_files, units_environment
+from .host.setup import become_subreaper, default_signals, keep_descriptors_private, raise_open_files, units_environment
 from .wire import MAX_BODY_BYTES, Command, Operation, PlanItem
 
 log = logging.getLogger("unitd")
@@ -66,6 +66,7 @@ def run(path: str) -> None:
     config = load(path)
     _log_to_stderr(config.daemon.log_level)
     keep_descriptors_private()
+    default_signals()
     become_subreaper()
     asyncio.run(Daemon(path, config).serve())
 

@@ -77,7 +77,7 @@ def make_home(base: Path) -> Path:
     process is in itself, so the daemon moves into a leaf of its own.
     """
     for old in base.glob("unitd-*"):
-        if not os.path.exists(f"/proc/{old.name[6:]}"):
+        if old.name[6:].isdigit() and not os.path.exists(f"/proc/{old.name[6:]}"):
             UnitGroup(str(old)).remove()  # of a daemon that was killed; what still lives in it stays
     home = base / f"unitd-{os.getpid()}"
     home.mkdir(exist_ok=True)

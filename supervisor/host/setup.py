@@ -37,6 +37,17 @@ def child_signals() -> int:
     return descriptor
 
 
+def default_signals() -> None:
+    """No signal is ignored or blocked, whoever started us: units would inherit that.
+
+    A shell's `&` ignores INT and QUIT, nohup(1) HUP; where CHLD is ignored, children vanish without a status.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python ignores these two for itself
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def raise_open_files() -> int:
     """Allow as many open files as the hard limit does; answers the soft limit that units are to get back."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

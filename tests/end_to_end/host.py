@@ -94,7 +94,7 @@ class Host:
     def _make_cgroup(self) -> Path:
         """One for the daemon alone, as a service manager would give it."""
         assert CGROUPS is not None
-        folder = CGROUPS / f"unitd-test-{uuid4().hex[:8]}"
+        folder = CGROUPS / f"scenario-{uuid4().hex[:8]}"
         folder.mkdir()
         if os.path.exists("/run/systemd/system"):
             os.setxattr(folder, "trusted.delegate", b"1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ from supervisor.host.setup import units_environment
 
 def outcome(code: str, **more: object) -> str:
     """What a fresh process says."""
-    program = "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
+    program = (
+        "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
+    )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False, **more
     )  # type: ignore[call-overload]
@@ -68,6 +71,27 @@ def test_child_signals_are_readable_once_whatever_their_number() -> None:
         "print(select.select([descriptor], [], [], 0.05)[0], os.get_inheritable(descriptor))\n"
     )
     assert outcome(code) == "[]\nTrue\n[] False\n"
+
+
+def test_signals_that_whoever_started_us_ignored_or_blocked_are_as_usual_again() -> None:
+    code = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "for number in (signal.SIGCHLD, signal.SIGTTOU): signal.signal(number, signal.SIG_IGN)\n"
+        "default_signals()\n"
+        "grep = subprocess.Popen(['grep', '-E', 'Sig(Blk|Ign)', '/proc/self/status'], restore_signals=False)\n"
+        "print(os.waitpid(grep.pid, 0) == (grep.pid, 0))\n"
+        "grep.returncode = 0\n"
+    )
+    # In the background a shell ignores INT and QUIT; PIPE and XFSZ are Python's own.
+    ignored = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    expected = f"SigBlk:\t{0:016x}\nSigIgn:\t{ignored:016x}\nTrue\n"
+    program = (
+        "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
+    )
+    script = 'trap "" INT QUIT HUP; "$@" & wait'
+    command = ["sh", "-c", script, "sh", sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert (result.stdout, result.stderr) == (expected, "")
 
 
 def test_units_do_not_get_what_the_service_manager_meant_for_the_daemon(

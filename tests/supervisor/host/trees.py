@@ -18,7 +18,7 @@ from supervisor.core.events import Event, Exited, Spawned, TreeEmpty
 from supervisor.core.model import UnitSpec
 from supervisor.host import tree
 from supervisor.host.process import Processes
-from supervisor.host.setup import become_subreaper
+from supervisor.host.setup import become_subreaper, default_signals
 from tests.supervisor.running import until
 
 PYTHON = (sys.executable, "-I", "-c")
@@ -63,7 +63,9 @@ class Host:
     async def spawned(self, spec: UnitSpec, attempt: int = 1) -> int:
         """Its pid, once exec has succeeded."""
         self.processes.spawn(spec, attempt)
-        await until(lambda: [event for event in self.events(spec.name) if event.attempt == attempt], "an answer")
+        await until(
+            lambda: [event for event in self.events(spec.name) if event.attempt == attempt], "an answer"
+        )
         event = next(event for event in self.events(spec.name) if event.attempt == attempt)
         assert isinstance(event, Spawned), event
         return event.pid
@@ -94,6 +96,7 @@ class Host:
 async def hosting(base: Path | None = None, nofile: int | None = None) -> AsyncIterator[Host]:
     """A host whose processes are all ended, and everything of this process as before, when it is left."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    default_signals()
     become_subreaper()
     host = Host(base, nofile)
     try:
