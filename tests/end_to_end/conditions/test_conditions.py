@@ -21,6 +21,8 @@ DESCRIBE = Path(__file__).with_name("describe.py")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
 
+LIBC_SIGNALS = 3 << 31  # 32 and 33: the C library keeps them to itself, nobody can set them
+
 
 def _described(host: Host, table: str, name: str = "web", **environment: str) -> dict[str, Any]:
     """Run a unit with these settings: what it says of itself."""
@@ -150,7 +152,7 @@ def test_a_unit_leads_its_own_session_and_has_no_signals_ignored_or_blocked(host
 
     assert seen["session"] == seen["group"] == seen["pid"] == host.unit("web")["pid"]
     # Python itself ignores PIPE and XFSZ.
-    assert int(seen["ignored"], 16) & ~(1 << 12 | 1 << 24) == 0
+    assert int(seen["ignored"], 16) & ~(1 << 12 | 1 << 24 | LIBC_SIGNALS) == 0
     assert int(seen["blocked"], 16) == 0
 
 
@@ -165,4 +167,4 @@ def test_the_shell_of_a_unit_has_no_signals_ignored(host: Host) -> None:
     host.run()
     log = host.folder / "log/web.out.log"
     until("the unit has written", lambda: log.exists() and log.read_text().endswith("\n"))
-    assert int(log.read_text().split()[1], 16) == 0, "a pipeline must end when its reader does"
+    assert int(log.read_text().split()[1], 16) & ~LIBC_SIGNALS == 0, "a pipeline must end when its reader does"
