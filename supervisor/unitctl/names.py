@@ -10,7 +10,7 @@ from ..errors import SupervisorError
 from .decode import raw_list
 from .session import Session, TextType
 
-_ANSWER_SECONDS = 1.0  # nobody waits longer for a TAB
+_ANSWER_SECONDS = 1.0  # nobody waits longer for a TAB, unless --timeout on the line says so
 
 
 class UnitNames(TextType):
@@ -28,7 +28,7 @@ class UnitNames(TextType):
 
 
 def _candidates(session: Session) -> dict[str, str]:
-    session.timeout = _ANSWER_SECONDS
+    session.timeout = _ANSWER_SECONDS if session.timeout is None else session.timeout
     try:
         items = raw_list(session.client().get("/v1/units"), "units")
     except (SupervisorError, click.ClickException, OSError):

@@ -78,7 +78,5 @@ def test_nothing_is_imported_that_the_daemon_does_not_need() -> None:
         "print([name for name in ('ssl', 'requests', 'http.client', 'click', 'psutil', 'watchdog', 'logging.handlers',"
         " 'email', 'unittest', 'multiprocessing') if sys.modules.get(name)])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True)
     assert result.stdout == "[]\n"

@@ -14,9 +14,7 @@ from supervisor.host.setup import units_environment
 
 def outcome(code: str, **more: object) -> str:
     """What a fresh process says."""
-    program = (
-        "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
-    )
+    program = "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False, **more
     )  # type: ignore[call-overload]
@@ -85,9 +83,7 @@ def test_signals_that_whoever_started_us_ignored_or_blocked_are_as_usual_again()
     # In the background a shell ignores INT and QUIT; PIPE and XFSZ are Python's own.
     ignored = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
     expected = f"SigBlk:\t{0:016x}\nSigIgn:\t{ignored:016x}\nTrue\n"
-    program = (
-        "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
-    )
+    program = "import os, resource, signal, subprocess, sys, time\nfrom supervisor.host.setup import *\n" + code
     script = 'trap "" INT QUIT HUP; "$@" & wait'
     command = ["sh", "-c", script, "sh", sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)

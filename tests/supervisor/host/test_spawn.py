@@ -133,9 +133,7 @@ def test_the_soft_limit_of_open_files_is_what_the_daemon_had_before(started: Sta
 
 def test_limits_niceness_and_oom_score_are_set(started: Started) -> None:
     limits = Limits(rlimits=(("CORE", 0, 0), ("NOFILE", 64, 128)), nice=5, oom_score_adj=500)
-    _, out = started(
-        shell("ulimit -Sn; ulimit -Hn; ulimit -c; nice; cat /proc/self/oom_score_adj", limits=limits)
-    )
+    _, out = started(shell("ulimit -Sn; ulimit -Hn; ulimit -c; nice; cat /proc/self/oom_score_adj", limits=limits))
     assert out.split() == ["64", "128", "0", str(os.nice(0) + 5), "500"]
 
 
@@ -256,9 +254,7 @@ def test_a_limit_above_the_hard_one_is_refused_with_its_name(started: Started) -
 
 
 @as_root
-def test_a_directory_that_only_root_may_enter_is_refused_to_the_user(
-    started: Started, tmp_path: Path
-) -> None:
+def test_a_directory_that_only_root_may_enter_is_refused_to_the_user(started: Started, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     error = started.refused(unit("/bin/true", user="nobody", directory=str(private)))
@@ -267,9 +263,7 @@ def test_a_directory_that_only_root_may_enter_is_refused_to_the_user(
 
 
 @as_root
-def test_a_program_that_only_root_may_execute_is_refused_to_the_user(
-    started: Started, tmp_path: Path
-) -> None:
+def test_a_program_that_only_root_may_execute_is_refused_to_the_user(started: Started, tmp_path: Path) -> None:
     program = script(tmp_path / "s", "#!/bin/sh\n", 0o700)
     error = started.refused(unit(program, user="nobody"))
     assert str(error) == f"no permission to execute {program}"
@@ -303,9 +297,7 @@ def test_a_host_without_room_for_a_process_is_a_failure_that_can_heal(
 
 
 @as_root
-def test_a_user_with_too_many_processes_gets_no_more_and_that_can_heal(
-    started: Started, tmp_path: Path
-) -> None:
+def test_a_user_with_too_many_processes_gets_no_more_and_that_can_heal(started: Started, tmp_path: Path) -> None:
     """For a user that is not root the kernel says so when the program is executed (RLIMIT_NPROC, execve(2))."""
     with subprocess.Popen(["sleep", "1000"], user="nobody") as other:
         try:

@@ -63,9 +63,7 @@ class Host:
     async def spawned(self, spec: UnitSpec, attempt: int = 1) -> int:
         """Its pid, once exec has succeeded."""
         self.processes.spawn(spec, attempt)
-        await until(
-            lambda: [event for event in self.events(spec.name) if event.attempt == attempt], "an answer"
-        )
+        await until(lambda: [event for event in self.events(spec.name) if event.attempt == attempt], "an answer")
         event = next(event for event in self.events(spec.name) if event.attempt == attempt)
         assert isinstance(event, Spawned), event
         return event.pid

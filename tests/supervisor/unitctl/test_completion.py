@@ -7,10 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+PATIENT = "unitctl --timeout 10"  # a busy machine may take longer than a person waits after TAB
 
 
 def needs(shell: str) -> Any:
@@ -57,16 +60,16 @@ def test_units_groups_and_all_are_completed(daemon: Any, unitctl: Any) -> None:
     for name in ("addToCart:0", "addToCart:1", "db"):
         daemon.add(name)
     names = ["addToCart:0", "addToCart:1", "db", "addToCart:*", "all"]
-    assert offered(unitctl, "unitctl stop ") == names
-    assert offered(unitctl, "unitctl stop db add") == ["addToCart:0", "addToCart:1", "addToCart:*"]
-    assert offered(unitctl, "unitctl stop addToCart:") == ["addToCart:0", "addToCart:1", "addToCart:*"]
-    assert offered(unitctl, "unitctl logs d") == ["db"]
-    assert offered(unitctl, "unitctl signal HUP d") == ["db"]
+    assert offered(unitctl, f"{PATIENT} stop ") == names
+    assert offered(unitctl, f"{PATIENT} stop db add") == ["addToCart:0", "addToCart:1", "addToCart:*"]
+    assert offered(unitctl, f"{PATIENT} stop addToCart:") == ["addToCart:0", "addToCart:1", "addToCart:*"]
+    assert offered(unitctl, f"{PATIENT} logs d") == ["db"]
+    assert offered(unitctl, f"{PATIENT} signal HUP d") == ["db"]
 
 
 def test_the_options_on_the_line_say_which_daemon_is_asked(daemon: Any, unitctl: Any) -> None:
     daemon.add("db")
-    for line in (f"unitctl -s {daemon.path} stop d", f"unitctl stop -s {daemon.path} d"):
+    for line in (f"{PATIENT} -s {daemon.path} stop d", f"{PATIENT} stop -s {daemon.path} d"):
         assert offered(unitctl, line, UNITCTL_SERVER="unix:///nowhere") == ["db"]
 
 
@@ -79,18 +82,31 @@ def test_nothing_is_offered_and_nothing_said_when_the_daemon_is_down(unitctl: An
     assert offered(unitctl, "unitctl stop ", UNITCTL_SERVER=server) == []
 
 
+def test_a_daemon_that_does_not_answer_soon_is_not_waited_for(daemon: Any, unitctl: Any) -> None:
+    over = threading.Event()
+
+    def stuck(request: Any) -> tuple[int, Any]:
+        over.wait(15)
+        return 503, {"detail": "too late"}
+
+    daemon.routes["GET", "/v1/units"] = stuck
+    assert offered(unitctl, "unitctl stop ") == []
+    assert not over.is_set()
+    over.set()
+
+
 def test_an_unfinished_quote_does_no_harm(daemon: Any, unitctl: Any) -> None:
     daemon.add("db")
-    assert offered(unitctl, "unitctl stop 'd") == ["db"]
+    assert offered(unitctl, f"{PATIENT} stop 'd") == ["db"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(  # bash puts a reply in the place of what follows the last word break
     ("line", "wordbreaks", "replies"),
     [
-        ("unitctl stop addToCart:", " \t\n\"'><=;|&(:", ["0", "1", "*"]),
-        ("unitctl stop addToCart:", " \t\n\"'><=;|&(", ["addToCart:0", "addToCart:1", "addToCart:*"]),
-        ("unitctl stop addTo", " \t\n\"'><=;|&(:", ["addToCart:0", "addToCart:1", "addToCart:*"]),
+        (f"{PATIENT} stop addToCart:", " \t\n\"'><=;|&(:", ["0", "1", "*"]),
+        (f"{PATIENT} stop addToCart:", " \t\n\"'><=;|&(", ["addToCart:0", "addToCart:1", "addToCart:*"]),
+        (f"{PATIENT} stop addTo", " \t\n\"'><=;|&(:", ["addToCart:0", "addToCart:1", "addToCart:*"]),
         ("unitctl statu", " \t\n\"'><=;|&(:", ["status"]),
     ],
 )  # fmt: skip
