@@ -107,11 +107,19 @@ class OutputPump:
 
     def follow(self, path: str, lines: int = 10) -> Follower:
         """The last `lines` of a log, then what is written to it from now on, rotated or not. Close it when done."""
+        return self._follow(path, lines, stays=True)
+
+    async def last(self, path: str, lines: int) -> bytes:
+        """The last `lines` of a log. A disk that hangs keeps only the caller waiting; set a timeout."""
+        async with self._follow(path, lines, stays=False) as follower:
+            return b"".join([chunk async for chunk in follower])
+
+    def _follow(self, path: str, lines: int, *, stays: bool) -> Follower:
         follower = Follower(self._unfollow)
         with self._lock:
             self._start()
             sink = self._sink(path, LogSpec())
-            sink.joining = (*sink.joining, (follower, lines))
+            sink.joining = (*sink.joining, (follower, lines, stays))
             self._writers.schedule(sink)
         return follower
 
@@ -154,7 +162,7 @@ class OutputPump:
     def _unfollow(self, follower: Follower) -> None:
         with self._lock:
             for sink in self._writers.sinks.values():
-                if follower in sink.followers or any(follower is one for one, _ in sink.joining):
+                if follower in sink.followers or any(follower is one for one, *_ in sink.joining):
                     sink.followers = tuple(one for one in sink.followers if one is not follower)
                     sink.joining = tuple(pair for pair in sink.joining if pair[0] is not follower)
                     self._writers.schedule(sink)
@@ -201,7 +209,7 @@ class OutputPump:
                 self._drain(stream)
         with self._lock:
             for sink in self._writers.sinks.values():
-                for follower in (*sink.followers, *(one for one, _ in sink.joining)):
+                for follower in (*sink.followers, *(one for one, *_ in sink.joining)):
                     follower.end()
                 sink.followers = sink.joining = ()
                 self._writers.schedule(sink)

@@ -110,7 +110,7 @@ class Sink:
         self.delay = RETRY_SECONDS
         self.paused: list[Stream] = []  # not read for the moment
         self.followers: tuple[Follower, ...] = ()
-        self.joining: tuple[tuple[Follower, int], ...] = ()
+        self.joining: tuple[tuple[Follower, int, bool], ...] = ()  # with the number of lines, and whether to stay
 
     def limit(self, total: int) -> int:
         """How much it may hold while all sinks together hold `total`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
+
+EXEC_MILLISECONDS = 5
 
 
 class Stat(NamedTuple):
@@ -51,16 +54,28 @@ def stat(pid: int) -> Stat | None:
 
 
 def unit_of(pid: int) -> str | None:
-    """The unit that a process was started for, by the variable UNITD_UNIT that units get and their children inherit."""
+    """The unit that a process was started for, by the variable UNITD_UNIT that units get and their children inherit.
+
+    May take some milliseconds: in the middle of an exec, a process has no environment for a moment.
+    """
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            variables = (file.read(1 << 20) or b"").split(b"\0")
+        variables = _environment(pid)
+        for _ in range(EXEC_MILLISECONDS):
+            if variables:
+                break
+            time.sleep(0.001)
+            variables = _environment(pid)
     except OSError:  # gone, or of another user where we are not root
         return None
-    for variable in variables:
+    for variable in variables.split(b"\0"):
         if variable.startswith(b"UNITD_UNIT="):
             return os.fsdecode(variable[11:])
     return None
+
+
+def _environment(pid: int) -> bytes:
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+        return file.read(1 << 20) or b""
 
 
 def members(leader: int, unit: str) -> list[int]:

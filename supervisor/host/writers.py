@@ -145,8 +145,8 @@ class Writers:
             items = sink.batch()
         if reopen:
             sink.target.reopen()
-        for follower, number in joining:
-            self._join(sink, follower, number)
+        for follower, number, stays in joining:
+            self._join(sink, follower, number, stays)
         raw = len(sink.rest) + sum(item.size for item in items)
         parts = sink.render(items)
         taken = sink.target.write(parts) if parts else 0
@@ -160,10 +160,12 @@ class Writers:
         self.recycle(items)
         self._settle(sink, raw, rest, taken)
 
-    def _join(self, sink: Sink, follower: Follower, number: int) -> None:
+    def _join(self, sink: Sink, follower: Follower, number: int, stays: bool) -> None:
         last = tail(sink.target.path, number)
         if last:
             follower.feed(last)
+        if not stays:
+            follower.end()
         with self._lock:
             if not follower.ended:
                 sink.followers = (*sink.followers, follower)

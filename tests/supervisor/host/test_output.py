@@ -284,6 +284,16 @@ def test_following_begins_with_the_last_lines_and_survives_rotation(
     assert asyncio.run(follow()) == numbered("f", 95, 5005)
 
 
+def test_the_last_lines_come_without_following(unit: Callable[..., Unit], path: Path, pump: OutputPump) -> None:
+    said = unit(max_bytes=100, backups=5)
+    said.say(numbered("l", 0, 30))
+    until(lambda: whole_history(path) == numbered("l", 0, 30))
+    assert asyncio.run(pump.last(str(path), 20)) == numbered("l", 10, 20)
+    assert asyncio.run(pump.last(str(path.parent / "missing"), 20)) == b""
+    said.say(b"goes on\n")
+    until(lambda: whole_history(path).endswith(b"goes on\n"))
+
+
 def test_following_a_log_that_does_not_exist_yet(unit: Callable[..., Unit], path: Path, pump: OutputPump) -> None:
     async def follow() -> bytes:
         async with pump.follow(str(path)) as follower:

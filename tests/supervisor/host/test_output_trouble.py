@@ -6,6 +6,7 @@ is missing was counted and told.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -181,6 +182,8 @@ def test_a_hanging_disk_holds_up_neither_its_unit_nor_other_logs(
     other.say(b"on another disk\n")
     until(lambda: content(free) == b"on another disk\n", 5.0)
     ended(thread)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(trouble.pump.last(str(log), 1), 0.1))
     until(lambda: ("u", "stdout") in trouble.pump.counters())
     assert trouble.pump.counters()["u", "stdout"].reason == "writing takes too long"
     subprocess.run(["fsfreeze", "-u", str(freezing_disk)], check=True)

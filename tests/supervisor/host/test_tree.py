@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -77,12 +77,22 @@ def test_descendants_go_all_the_way_down() -> None:
 
 def test_the_unit_is_read_from_the_environment() -> None:
     marked = {"PATH": os.environ["PATH"], "A": "1", "UNITD_UNIT": "cart:1"}
-    with running("sh", "-c", "echo; exec sleep 1000", env=marked) as process:
+    with running("sh", "-c", "echo; sleep 1000", env=marked) as process:
         assert process.stdout and process.stdout.readline()
         assert tree.unit_of(process.pid) == "cart:1"
-    with running("sh", "-c", "echo; exec sleep 1000", env={"PATH": os.environ["PATH"]}) as process:
+    with running("sh", "-c", "echo; sleep 1000", env={"PATH": os.environ["PATH"]}) as process:
         assert process.stdout and process.stdout.readline()
         assert tree.unit_of(process.pid) is None
+
+
+def test_the_unit_is_found_even_in_the_middle_of_an_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "EXEC_MILLISECONDS", 2000)  # on a busy machine it may take long
+    code = "import os, sys\nprint(flush=True)\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for _ in range(20):
+        marked = {"PATH": os.environ["PATH"], "UNITD_UNIT": "cart:1"}
+        with running(*PYTHON, code, "-c", "import time; time.sleep(1000)", env=marked) as process:
+            assert process.stdout and process.stdout.readline()
+            assert {tree.unit_of(process.pid) for _ in range(200)} == {"cart:1"}
 
 
 def test_members_are_the_group_the_session_and_what_is_below(tmp_path: Path) -> None:
@@ -94,13 +104,13 @@ def test_members_are_the_group_the_session_and_what_is_below(tmp_path: Path) -> 
             assert set(tree.members(process.pid, "web")) == {process.pid, *pids}
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # the end of one is the end of the one that waits for it
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_an_orphan_of_ours_is_a_member_of_the_unit_it_is_marked_with() -> None:
-    with running(
-        "sh", "-c", "echo; exec sleep 1000", env={"UNITD_UNIT": "cart", "PATH": os.environ["PATH"]}
-    ) as process:
+    code = "import time\nprint(flush=True)\ntime.sleep(1000)"
+    with running(*PYTHON, code, env={"UNITD_UNIT": "cart", "PATH": os.environ["PATH"]}) as process:
         assert process.stdout and process.stdout.readline()
         assert tree.members(GONE, "cart") == [process.pid], "it is a child of ours, whatever its group"
         assert tree.members(GONE, "other") == []
