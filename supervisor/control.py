@@ -5,6 +5,7 @@ It decodes, asks and encodes; what an order means is `agents.orders`'s.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -21,13 +22,13 @@ from .agents.view import View
 from .errors import ConfigError, UnknownUnit, WireError
 from .host.access import Access
 from .host.http import Request, Response
-from .host.logfile import tail
 from .host.output import OutputPump
 from .host.signals import signal_number
 from .wire import Command, Operation, PlanItem, decode_command, encode, problem, to_json
 
 MAX_WAIT_SECONDS = 60.0
 MAX_LOG_LINES = 10_000
+LOG_SECONDS = 3.0
 PING_SECONDS = 15.0
 
 Handler = Callable[["Control", Request, tuple[str, ...]], Awaitable[Response]]
@@ -136,7 +137,7 @@ class Control:
         spec = self.orders.specs[name]
         path = spec.logs.stdout if spec.logs.redirect_stderr else spec.logs.stderr
         if path is not None and not path.startswith("/dev/"):
-            details += [f"stderr: {line}" for line in tail(path, 5).decode(errors="replace").splitlines()]
+            details += [f"stderr: {line}" for line in (await self._last(path, 5)).decode(errors="replace").splitlines()]
         return _json(200, {"unit": name, "why": status.why, "details": details})
 
     async def command(self, request: Request, parts: tuple[str, ...]) -> Response:
@@ -179,7 +180,14 @@ class Control:
         lines = _number(request.query.get("lines", "10"), "lines", MAX_LOG_LINES)
         if request.query.get("follow", "0") not in ("0", "false", ""):
             return Response(200, content_type="text/plain; charset=utf-8", stream=self._follow(path, int(lines)))
-        return Response(200, tail(path, int(lines)), "text/plain; charset=utf-8")
+        return Response(200, await self._last(path, int(lines)), "text/plain; charset=utf-8")
+
+    async def _last(self, path: str, lines: int) -> bytes:
+        """The end of a log, or a sentence instead: a disk that hangs must not hold up more than who asks."""
+        try:
+            return await asyncio.wait_for(self.pump.last(path, lines), LOG_SECONDS)
+        except TimeoutError:
+            return f"unitd: cannot read {path}: its disk has not answered for {LOG_SECONDS:g} s\n".encode()
 
     async def _follow(self, path: str, lines: int) -> AsyncIterator[bytes]:
         async with self.pump.follow(path, lines) as follower:
