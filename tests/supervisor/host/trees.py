@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -175,7 +176,10 @@ def cgroup_base() -> Iterator[Path | None]:
     finally:
         with suppress(OSError):
             (base / "cgroup.kill").write_text("1")
-        remove(base)
+        deadline = time.monotonic() + 5
+        while base.exists() and time.monotonic() < deadline:  # the killed need a moment to be gone
+            remove(base)
+            time.sleep(0.01)
 
 
 def remove(base: Path) -> None:
