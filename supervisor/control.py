@@ -6,6 +6,7 @@ It decodes, asks and encodes; what an order means is `agents.orders`'s.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -23,8 +24,7 @@ from .errors import ConfigError, UnknownUnit, WireError
 from .host.access import Access
 from .host.http import Request, Response
 from .host.output import OutputPump
-from .host.signals import signal_number
-from .wire import Command, Operation, PlanItem, decode_command, encode, problem, to_json
+from .wire import VERBS, Command, Operation, PlanItem, decode_command, encode, problem, to_json
 
 MAX_WAIT_SECONDS = 60.0
 MAX_LOG_LINES = 10_000
@@ -141,25 +141,21 @@ class Control:
         return _json(200, {"unit": name, "why": status.why, "details": details})
 
     async def command(self, request: Request, parts: tuple[str, ...]) -> Response:
-        """POST /v1/units/{pattern}/{start|stop|restart|signal}"""
+        """POST /v1/units/{pattern}/{start|stop|restart|signal|drain|undrain|warm|weight}"""
         pattern, verb = parts
         command = decode_command(request.body)
-        known = self.operations.known(command.command_id)
-        if known is not None:
-            if any(operation.verb != verb for operation in known):
-                return _problem(
-                    409, "Conflict", f"the command {command.command_id} was a {known[0].verb}; use another id"
-                )
-            return _accepted(known)
+        asked = _words_of(verb, pattern, command)
+        if command.command_id is not None:
+            known = self.operations.known(command.command_id)
+            if known is not None:
+                if self.operations.request_of(command.command_id) == asked:
+                    return _accepted(known)
+                detail = f"the command {command.command_id} asked for something else before; use another id"
+                return _problem(422, "Unprocessable Content", detail)
         names = self.orders.select(pattern.split(","))
         if command.command_id is None:  # one for all units that it touches, for whoever follows it
             command = replace(command, command_id=uuid4().hex)
-        if verb == "signal":
-            number = signal_number(command.parameters.get("signal"))
-            return _accepted(self.orders.signal(names, command, number))
-        if verb == "start":
-            return _accepted(self.orders.start(names, command))
-        return _accepted(self.orders.stop(names, command) if verb == "stop" else self.orders.restart(names, command))
+        return _accepted(self.orders.give(verb, names, command, asked))
 
     async def remember(self, request: Request, parts: tuple[str, ...]) -> Response:
         """POST /v1/units/{pattern}/{enable|disable}"""
@@ -307,7 +303,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = (
     ("GET", re.compile(_UNIT), Control.unit),
     ("GET", re.compile(_UNIT + "/why"), Control.why),
     ("GET", re.compile(_UNIT + "/logs"), Control.logs),
-    ("POST", re.compile(_UNIT + "/(start|stop|restart|signal)"), Control.command),
+    ("POST", re.compile(_UNIT + "/(" + "|".join(VERBS) + ")"), Control.command),
     ("POST", re.compile(_UNIT + "/(enable|disable)"), Control.remember),
     ("GET", re.compile(r"/v1/operations"), Control.all_operations),
     ("GET", re.compile(r"/v1/operations/([^/]+)"), Control.operation),
@@ -327,6 +323,12 @@ def config_errors(error: ConfigError) -> list[dict[str, object]]:
         {"path": item.path, "line": item.line, "key": item.key, "reason": item.reason}
         for item in getattr(error, "errors", (error,))
     ]
+
+
+def _words_of(verb: str, pattern: str, command: Command) -> str:
+    """All that a command says, for comparison with itself when it comes again."""
+    parts = [verb, pattern, command.parameters, command.deadline, command.reason, command.issued_by]
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
 def _number(text: str, name: str, maximum: float) -> float:

@@ -45,6 +45,14 @@ class SpawnError(SupervisorError):
         super().__init__(reason)
 
 
+class PluginError(SupervisorError):
+    """A plugin cannot be used: whoever wrote or installed it must act. `distribution` is what brought it."""
+
+    def __init__(self, plugin: str, distribution: str, reason: str) -> None:
+        self.plugin, self.distribution, self.reason = plugin, distribution, reason
+        super().__init__(f"cannot use the plugin {plugin} of {distribution}: {reason}")
+
+
 class WireError(SupervisorError):
     """A message of the control API cannot be understood: whoever sent it must change it."""
 

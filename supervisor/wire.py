@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import WireError
 
-VERBS = ("start", "stop", "restart", "signal")
+VERBS = ("start", "stop", "restart", "signal", "drain", "undrain", "warm", "weight")
 OPERATION_STATES = ("pending", "running", "succeeded", "failed", "aborted", "expired")
 FINISHED = frozenset(("succeeded", "failed", "aborted", "expired"))
 MAX_BODY_BYTES = 1024 * 1024  # as many renewals as a registry takes in one call
@@ -37,6 +37,28 @@ class ExitStatus:
 
 
 @dataclass(slots=True)
+class ProbeStatus:
+    """What one probe of a unit says."""
+
+    role: str  # startup | readiness | liveness
+    kind: str
+    ok: bool | None  # None: it has not answered yet
+    streak: int  # answers of that kind in a row
+    detail: str
+    seconds_ago: float | None
+
+
+@dataclass(slots=True)
+class MaintenanceStatus:
+    """Why a unit is kept out of traffic, and until when."""
+
+    owner: str
+    reason: str
+    since: str
+    until: str | None  # None: until somebody takes it back
+
+
+@dataclass(slots=True)
 class UnitStatus:
     """One unit, as `GET /v1/units` and `unitctl status -o json` show it."""
 
@@ -58,13 +80,18 @@ class UnitStatus:
     last_exit: ExitStatus | None
     operation: str | None
     why: str
+    warmup: str | None = None  # how its weight grows, in words; None: it does not
+    probes: list[ProbeStatus] = field(default_factory=list)
+    maintenance: MaintenanceStatus | None = None
 
 
 @dataclass(slots=True)
 class Step:
     """One step of an operation."""
 
-    name: str  # wait | withdraw | gone | settle | drain | terminate | kill | backoff | spawn | ready | register | none
+    # wait | resume | withdraw | gone | settle | drain | terminate | kill | backoff | spawn | ready | prewarm |
+    # register | none
+    name: str
     state: str  # pending | running | succeeded | failed | skipped
     started: str | None = None
     finished: str | None = None
@@ -86,6 +113,8 @@ class Operation:
     issued_by: str = ""
     created: str = ""
     finished: str | None = None
+    deadline: str | None = None  # not begun after it
+    cut: int | None = None  # requests that were still open when the time for draining was over
 
     @property
     def done(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ..core.events import Event
 from ..core.model import Phase, Unit, UnitSpec
@@ -14,7 +14,7 @@ from .orders import Orders
 
 
 class Applier:
-    """Carries out plans. `reregister` is told of units whose registry entry has changed."""
+    """Carries out plans. `reregister` is told of units whose spec has changed while their process stays."""
 
     def __init__(
         self,
@@ -40,13 +40,16 @@ class Applier:
         stops = self._remove(by_effect[Effect.REMOVED], command)
         for name in (*by_effect[Effect.LIVE], *by_effect[Effect.REREGISTER]):
             self._replace(name, specs[name])
-        for name in by_effect[Effect.REREGISTER]:
             self._reregister(name)
         operations = [*stops, *self._restart(by_effect[Effect.RESTART], specs, command)]
         operations += self._add(by_effect[Effect.NEW], specs, command, stops)
         operations += self._retry(by_effect, command)
         self._orders.reconsider()
         return changes, operations
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Units that are not in the configuration and still live: forgotten when they are down."""
+        self._leaving.update(names)
 
     def _replace(self, name: str, spec: UnitSpec) -> None:
         runner = self._runners.by_name[name]

@@ -1,7 +1,8 @@
 """The heartbeat agents: each registers one attempt of one unit and renews its lease, and nothing else.
 
-An agent beats from `publish` to `withdraw`, so exactly while the lifecycle says that the unit serves. Beats that are
-due at about the same time travel as one call. A registry that is away never stops a unit: the beats are tried again.
+An agent beats from `publish` to `withdraw`, so exactly while the lifecycle says that the unit serves, and only for a
+process that can be vouched for: this very one, with its own port. Beats that are due at about the same time travel as
+one call. A registry that is away never stops a unit: the beats are tried again.
 
 `withdraw` fences first: no call that could prolong the entry is under way or will be made when the waiting for its
 removal begins.
@@ -33,13 +34,14 @@ RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or t
 class Agent:
     """The heartbeat of one entry."""
 
-    __slots__ = ("calls", "due_at", "entry", "fenced", "lease", "trouble")
+    __slots__ = ("announced", "calls", "due_at", "entry", "fenced", "lease", "trouble")
 
     def __init__(self, entry: Entry, ttl_seconds: float) -> None:
         self.entry = entry
         self.lease = Lease(ttl_seconds)
         self.due_at = -math.inf
         self.fenced = False
+        self.announced = False  # that it leaves: the registry may still hold that word when the unit goes on
         self.calls: set[asyncio.Task[None]] = set()  # beats under way that include it
         self.trouble = ""  # why the last beat failed
 
@@ -52,9 +54,21 @@ class Agent:
 class Heartbeats:
     """All heartbeat agents of the host, on one backend. Agents are named by their unit."""
 
-    def __init__(self, backend: Backend, on_confirmed: Callable[[str], None]) -> None:
-        """`on_confirmed` is told when an entry was registered."""
+    def __init__(
+        self,
+        backend: Backend,
+        on_confirmed: Callable[[str], None],
+        *,
+        vouch: Callable[[str], str] = lambda unit: "",
+        on_doubt: Callable[[str, str], None] = lambda unit, reason: None,
+        before_register: Callable[[str, Entry, float], None] = lambda unit, entry, ttl_seconds: None,
+    ) -> None:
+        """`on_confirmed` is told when an entry was registered, `before_register` before it may be there.
+
+        `vouch` says why a unit's entry must not be renewed now ("": it may be); `on_doubt` is told what it said.
+        """
         self._backend, self._on_confirmed = backend, on_confirmed
+        self._vouch, self._on_doubt, self._before_register = vouch, on_doubt, before_register
         self._loop = asyncio.get_running_loop()
         self._agents: dict[str, Agent] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -68,7 +82,15 @@ class Heartbeats:
             agent = self._agents[unit] = Agent(entry, ttl_seconds)
         agent.entry, agent.fenced = entry, False
         agent.lease = replace(leases.resumed(agent.lease), ttl_seconds=ttl_seconds)
+        self._before_register(unit, entry, ttl_seconds)
         self._register(unit, agent)
+
+    def adopt(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
+        """An entry that an earlier daemon may have left in the registry: not renewed, to be withdrawn."""
+        agent = self._agents[unit] = Agent(entry, ttl_seconds)
+        agent.fenced = True
+        # Nobody can have renewed it after that daemon's end.
+        agent.lease = leases.unanswered(agent.lease, monotonic(), monotonic())
 
     def change(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
         """Other values for an entry that is kept: they are in the registry with the next answer."""
@@ -105,6 +127,7 @@ class Heartbeats:
     async def _announce(self, agent: Agent) -> None:
         """Tell readers to send nothing more, without prolonging the entry."""
         if {Capability.STATUS, Capability.UPDATE_WITHOUT_RENEWAL} <= self._backend.capabilities:
+            agent.announced = True
             await self._backend.update(replace(agent.entry, status="draining", weight=0))
 
     def forget(self, unit: str) -> None:
@@ -202,6 +225,12 @@ class Heartbeats:
             log.warning("%s: %s; tried again", unit, trouble)
         agent.trouble = trouble
 
+    def _withhold(self, unit: str, agent: Agent, doubt: str) -> None:
+        """No beat for what cannot be vouched for; it is looked at again when the next one would be due."""
+        agent.trouble = f"not renewed: {doubt}"
+        agent.due_at = monotonic() + agent.lease.ttl_seconds / 3
+        self._on_doubt(unit, doubt)
+
     def _plan(self, agent: Agent) -> None:
         """When its next beat is due; never while another is under way."""
         if agent.fenced or agent.calls:
@@ -231,10 +260,13 @@ class Heartbeats:
         """Send what is due, and what is due soon along with it."""
         now = monotonic()
         renewals: dict[str, Agent] = {}
-        for unit, agent in self._agents.items():
+        for unit, agent in list(self._agents.items()):
             if agent.fenced or agent.due_at > now + agent.lease.ttl_seconds * TOGETHER:
                 continue
-            if agent.lease.lost or agent.lease.sent_at is None:
+            if doubt := self._vouch(unit):
+                self._withhold(unit, agent, doubt)
+            elif agent.lease.lost or agent.lease.sent_at is None or agent.announced:
+                agent.announced = False  # that word may have been on its way, and come after the last registration
                 self._register(unit, agent)
             else:
                 renewals[unit] = agent

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..host.clock import iso
 
 KEPT = 512
+LIFE_BITS = 32  # of `seq` are for one life of the daemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class HistoryEvent:
 class History:
     """A ring of events."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: int = 0) -> None:
+        """`life` is how often a daemon has begun here: later ones continue the numbers of earlier ones."""
         self._events: deque[HistoryEvent] = deque(maxlen=KEPT)
-        self._seq = 0
+        self._seq = life << LIFE_BITS
         self._changed: asyncio.Event | None = None  # only while somebody waits
 
     def add(self, unit: str, kind: str, text: str) -> None:

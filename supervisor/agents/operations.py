@@ -2,28 +2,30 @@
 
 An operation orders nothing itself after it has begun; it watches its unit's life go by and says what that means for
 what was asked. It may have to wait for others first (`after`): dependents stop before what they depend on, and the
-processes of one service are restarted one after another.
+processes of one service are restarted one after another, each at full weight before the next.
+
+They are kept in the journal from before they are acknowledged until long after they have ended, so that a command that
+comes again finds them, and a daemon that was killed goes on with them (`recovery.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
-from ..core.events import Spawned
+from ..core.events import Drained, Event, Prewarmed, Spawned
 from ..core.model import Phase, Unit
-from ..host.clock import iso, monotonic, wall
+from ..host.clock import iso, wall
 from ..wire import Command, Operation, Step
-
-KEPT = 256  # finished operations that are kept whatever their age
-KEPT_SECONDS = 600.0  # and those beyond, so long: who asked may still be waiting for the answer
+from .ledger import Ledger, Tracked
+from .verdicts import VERDICTS, contradict
 
 _STEP_OF_PHASE = {
     Phase.WAITING: ("wait", "waiting for the units it depends on"),
     Phase.BACKOFF: ("backoff", "waiting to be started again"),
     Phase.STARTING: ("spawn", "starting its process"),
+    Phase.PREWARMING: ("prewarm", "the first requests are sent to it"),
     Phase.EXPIRING: ("withdraw", "stopping the heartbeat"),
     Phase.SETTLING: ("settle", "gateways act on the removal"),
     Phase.DRAINING: ("drain", "work in flight finishes"),
@@ -37,135 +39,133 @@ _STEP_WORDS = {
 }
 
 
-class Tracked:
-    """An operation and what is needed to go on with it."""
-
-    __slots__ = (
-        "after",
-        "attempt",
-        "begin",
-        "begun",
-        "created_at",
-        "deadline",
-        "finished_at",
-        "operation",
-        "registers",
-    )
-
-    def __init__(self, operation: Operation, begin: Callable[[], None], after: set[str]) -> None:
-        self.operation, self.begin, self.after = operation, begin, after
-        self.begun = False
-        self.attempt = 0  # the unit's when it began
-        self.registers = False  # done only when the registry has confirmed
-        self.deadline: float | None = None  # unix time; not begun after it
-        self.finished_at = 0.0
-
-
 class Operations:
     """The operations of this host, newest last."""
 
-    def __init__(self, unit_of: Callable[[str], Unit | None], describe: Callable[[str], str]) -> None:
-        """`unit_of` gives a unit as it is now; `describe` what it waits for right now, with its time, or ""."""
-        self._unit_of, self._describe = unit_of, describe
-        self._all: dict[str, Tracked] = {}
-        self._open: dict[str, list[Tracked]] = {}  # unit -> its unfinished ones
-        self._by_command: dict[str, list[str]] = {}  # command id -> operation ids
+    def __init__(
+        self,
+        unit_of: Callable[[str], Unit | None],
+        describe: Callable[[str], str],
+        ledger: Ledger | None = None,
+        warming: Callable[[str], str] = lambda unit: "",
+    ) -> None:
+        """`unit_of` gives a unit as it is now; `describe` what it waits for right now, with its time, or "".
+
+        `warming` says how far a unit is from full weight, "" when it is there.
+        """
+        self._unit_of, self._describe, self._warming = unit_of, describe, warming
+        self._ledger = ledger or Ledger(None, uuid4().hex)
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}  # operation id -> who waits for its end
-        self._numbers = itertools.count(1)
-        self._life = uuid4().hex[:6]
         self._blocked: list[Tracked] = []  # those that wait for others
+        self._release_planned = False
+        self.carry_out: Callable[[Operation, Command], None] = lambda operation, command: None
 
     # Making.
 
     def known(self, command_id: str | None) -> list[Operation] | None:
         """The operations that this command has made already; None: it is new."""
-        ids = self._by_command.get(command_id or "")
-        return None if ids is None else [self._all[id_].operation for id_ in ids if id_ in self._all]
+        return self._ledger.of_command(command_id)
+
+    def request_of(self, command_id: str) -> str:
+        """What was asked under that id, in the words of `add`."""
+        return self._ledger.request_of(command_id)
 
     def add(
         self,
         unit: str,
         verb: str,
         command: Command,
-        begin: Callable[[], None],
         *,
         after: Iterable[str] = (),
         deadline: float | None = None,
         registers: bool = False,
+        request: str = "",
     ) -> Operation:
-        """A new operation; `launch` begins it. What is open for the same unit and contradicts it is aborted."""
-        command_id = command.command_id or uuid4().hex
-        id_ = f"op-{self._life}-{next(self._numbers)}"
+        """A new operation; `launch` begins it. What is open for the same unit and contradicts it is aborted.
+
+        It has ended only when the registry has confirmed the unit, if it `registers`. `deadline` is unix time;
+        `request` is what the same command must say when it comes again.
+        """
         operation = Operation(
-            id_,
-            command_id,
-            unit,
-            verb,
-            "pending",
-            reason=command.reason,
-            issued_by=command.issued_by,
-            created=iso(),
-        )
-        tracked = Tracked(operation, begin, set(after))
+            self._ledger.next_id(), command.command_id or uuid4().hex, unit, verb, "pending", reason=command.reason,
+            issued_by=command.issued_by, created=iso(), deadline=command.deadline,
+        )  # fmt: skip
+        tracked = Tracked(operation, command, set(after), request)
         tracked.deadline, tracked.registers = deadline, registers
-        self._all[id_] = tracked
-        self._by_command.setdefault(command_id, []).append(id_)
-        for older in self._open.get(unit, ()):
-            if older.operation.verb != verb and "signal" not in (verb, older.operation.verb):
+        for older in self._ledger.open_of(unit):
+            if contradict(verb, older.operation.verb):
                 self._finish(older, "aborted", f"a later {verb} took its place")
-        self._open.setdefault(unit, []).append(tracked)
+        self._ledger.add(tracked)
         return operation
 
     def launch(self, operations: Sequence[Operation]) -> None:
-        """Begin those that need not wait."""
-        self._prune()
+        """Write them down, then begin those that need not wait."""
+        self._ledger.prune()
+        self._ledger.save()
         for operation in operations:
-            tracked = self._all[operation.id]
-            if operation.done:
+            tracked = self._ledger.tracked(operation.id)
+            if tracked is None or operation.done:
                 continue
             if not tracked.after:
                 self._begin(tracked)
                 continue
-            open_ = [item for id_ in tracked.after if not (item := self._all[id_].operation).done]
-            if open_:
-                first = min(open_, key=lambda item: item.id)
-                self._step(tracked, "wait", f"waits for the {first.verb} of {first.unit}")
+            self._show_what_it_waits_for(tracked)
             self._blocked.append(tracked)
         self._release()  # those that wait for what had ended already
 
+    def note(self, operations: Sequence[Operation]) -> None:
+        """Write them down before they are carried out at once."""
+        self._ledger.prune()
+        self._ledger.save()
+
+    def take_up(self, tracked: Tracked) -> None:
+        """Go on with an operation of an earlier daemon; what it had begun is begun again."""
+        self._step(tracked, "resume", "unitd had ended in the middle of it")
+        if tracked.after:
+            self._blocked.append(tracked)
+            self._plan_release()
+        else:
+            self._begin(tracked)
+
     def _begin(self, tracked: Tracked) -> None:
         operation, unit = tracked.operation, self._unit_of(tracked.operation.unit)
-        if tracked.begun or operation.done:
+        if operation.done:
             return
         if unit is None:
             self._finish(tracked, "failed", "the unit was removed from the configuration")
             return
-        if tracked.deadline is not None and wall() > tracked.deadline:
+        if not tracked.begun and tracked.deadline is not None and wall() > tracked.deadline:
             self._finish(tracked, "expired", "its deadline passed before it could be started")
             return
+        if not tracked.begun:
+            tracked.attempt = unit.attempt
         tracked.begun, operation.state = True, "running"
-        tracked.attempt = unit.attempt
-        tracked.begin()
+        self._ledger.touch(tracked, now=True)
+        self.carry_out(operation, tracked.command)
         now = self._unit_of(operation.unit)
         if not operation.done and now is not None:
             self._consider(tracked, now, None)
 
     # Watching.
 
-    def on_change(self, name: str, before: Unit, after: Unit, event: object) -> None:
+    def on_change(self, name: str, before: Unit, after: Unit, event: Event) -> None:
         """A unit has changed."""
-        for tracked in list(self._open.get(name, ())):
+        for tracked in self._ledger.open_of(name):
             if not tracked.begun:
                 continue
+            if isinstance(event, Drained) and event.cut:
+                self._count_cut(tracked, event.cut)
             if after.phase is not before.phase:
                 self._enter(tracked, after)
             elif isinstance(event, Spawned):
                 self._step(tracked, "ready", _STEP_WORDS["ready"])
             self._consider(tracked, after, before)
+        if self._blocked and (after.phase is not before.phase or isinstance(event, Prewarmed)):
+            self._plan_release()
 
     def on_step(self, unit: str, name: str) -> None:
         """An agent of the unit has got to this step."""
-        for tracked in self._open.get(unit, ()):
+        for tracked in self._ledger.open_of(unit):
             if tracked.begun:
                 self._step(tracked, name, _STEP_WORDS[name])
 
@@ -173,12 +173,16 @@ class Operations:
         """The registry has confirmed the unit's entry."""
         if unit.phase is not Phase.RUNNING:
             return
-        for tracked in list(self._open.get(name, ())):
+        for tracked in self._ledger.open_of(name):
             if tracked.begun:
                 tracked.registers = False
                 self._consider(tracked, unit, None)
             elif tracked.operation.verb == "start":
                 tracked.registers = False  # when it begins there is nothing left to wait for
+
+    def on_full(self, name: str) -> None:
+        """A unit has got to its full weight."""
+        self._plan_release()
 
     def _enter(self, tracked: Tracked, unit: Unit) -> None:
         if unit.phase is Phase.RUNNING and tracked.registers:
@@ -186,81 +190,130 @@ class Operations:
         elif unit.phase in _STEP_OF_PHASE:
             self._step(tracked, *_STEP_OF_PHASE[unit.phase])
 
+    def _count_cut(self, tracked: Tracked, cut: int) -> None:
+        tracked.operation.cut = (tracked.operation.cut or 0) + cut
+        if tracked.operation.steps:
+            noun = "request was" if cut == 1 else "requests were"
+            tracked.operation.steps[-1].detail = f"{cut} {noun} still open when the time for draining was over"
+
     def _consider(self, tracked: Tracked, unit: Unit, before: Unit | None) -> None:
         """Has what was asked for come true, or become impossible?"""
-        verdict = _VERDICTS[tracked.operation.verb](tracked, unit, before)
+        judge = VERDICTS[tracked.operation.verb]
+        verdict = judge(unit, before, tracked.attempt, tracked.registers)
         if verdict is not None:
             self._finish(tracked, *verdict)
 
+    def _plan_release(self) -> None:
+        if self._blocked and not self._release_planned:
+            self._release_planned = True
+            asyncio.get_running_loop().call_soon(self._release)
+
     def _release(self) -> None:
         """Begin what waited for operations that have ended; call off restarts that waited for one that failed."""
+        self._release_planned = False
         blocked, self._blocked = self._blocked, []
         for tracked in blocked:
-            ended = [self._all[id_].operation for id_ in tracked.after if self._all[id_].operation.done]
-            tracked.after -= {operation.id for operation in ended}
-            failed = next((operation for operation in ended if operation.state != "succeeded"), None)
-            if failed is not None and tracked.operation.verb == "restart" and not tracked.operation.done:
-                self._finish(tracked, "aborted", f"not begun: the {failed.verb} of {failed.unit} {failed.state}")
+            if tracked.operation.done:
+                continue
+            failure = self._strike_off(tracked)
+            if failure and tracked.operation.verb == "restart":
+                self._finish(tracked, "aborted", f"not begun: {failure}")
             elif not tracked.after:
                 self._begin(tracked)
             else:
                 self._blocked.append(tracked)
+                self._show_what_it_waits_for(tracked)
+
+    def _strike_off(self, tracked: Tracked) -> str:
+        """Take out of what it waits for all that has ended; why that was no success, if it was none."""
+        for id_ in list(tracked.after):
+            first = self._ledger.tracked(id_)
+            if first is not None and not first.operation.done:
+                continue
+            if first is not None and first.operation.state != "succeeded":
+                tracked.after.discard(id_)
+                return f"the {first.operation.verb} of {first.operation.unit} {first.operation.state}"
+            if first is not None and tracked.operation.verb == "restart":
+                unit = self._unit_of(first.operation.unit)
+                if unit is not None and unit.wanted and unit.phase is not Phase.RUNNING:
+                    tracked.after.discard(id_)
+                    return f"the new process of {first.operation.unit} did not stay up ({unit.reason})"
+                if unit is not None and unit.phase is Phase.RUNNING and self._warming(first.operation.unit):
+                    continue
+            tracked.after.discard(id_)
+        return ""
+
+    def _show_what_it_waits_for(self, tracked: Tracked) -> None:
+        first = min(filter(None, map(self._ledger.tracked, tracked.after)), key=lambda item: item.number, default=None)
+        if first is None:
+            return
+        if not first.operation.done:
+            self._step(tracked, "wait", f"waits for the {first.operation.verb} of {first.operation.unit}")
+        elif words := self._warming(first.operation.unit):
+            self._step(tracked, "wait", f"waits for the full weight of {first.operation.unit}: {words}", renew=True)
 
     # Steps and ends.
 
-    def _step(self, tracked: Tracked, name: str, detail: str) -> None:
+    def _step(self, tracked: Tracked, name: str, detail: str, *, renew: bool = False) -> None:
         steps, now = tracked.operation.steps, iso()
         if steps and steps[-1].state == "running":
             if steps[-1].name == name:
+                if renew:
+                    steps[-1].detail = detail
                 return
             steps[-1].state, steps[-1].finished = "succeeded", now
         steps.append(Step(name, "running", started=now, detail=detail))
+        self._ledger.touch(tracked)
 
     def _finish(self, tracked: Tracked, state: str, error: str | None = None) -> None:
         operation = tracked.operation
         operation.state, operation.error, operation.finished = state, error, iso()
-        tracked.finished_at = monotonic()
         if operation.steps and operation.steps[-1].state == "running":
             last = operation.steps[-1]
             last.state = "succeeded" if state == "succeeded" else "failed"
             last.finished = operation.finished
-        remaining = [item for item in self._open.get(operation.unit, ()) if item is not tracked]
-        if remaining:
-            self._open[operation.unit] = remaining
-        else:
-            self._open.pop(operation.unit, None)
+        self._ledger.close(tracked)
         for waiter in self._waiters.pop(operation.id, ()):
             if not waiter.done():
                 waiter.set_result(None)
-        if self._blocked:
-            asyncio.get_running_loop().call_soon(self._release)
+        self._plan_release()
 
     def skip(self, operation: Operation, detail: str) -> None:
         """Done before it began: the unit is as wanted."""
-        tracked = self._all[operation.id]
-        operation.steps.append(Step("none", "skipped", started=iso(), finished=iso(), detail=detail))
-        tracked.begun = True
-        self._finish(tracked, "succeeded")
+        self._end(operation, "succeeded", None, Step("none", "skipped", started=iso(), finished=iso(), detail=detail))
+
+    def done(self, operation: Operation, detail: str) -> None:
+        """It was carried out at once."""
+        self._end(operation, "succeeded", None, Step("none", "succeeded", started=iso(), finished=iso(), detail=detail))
 
     def fail(self, operation: Operation, error: str) -> None:
         """It cannot come true."""
-        self._finish(self._all[operation.id], "failed", error)
+        self._end(operation, "failed", error)
 
     def abort(self, operation: Operation, error: str) -> None:
         """It was called off."""
         if not operation.done:
-            self._finish(self._all[operation.id], "aborted", error)
+            self._end(operation, "aborted", error)
+
+    def _end(self, operation: Operation, state: str, error: str | None, step: Step | None = None) -> None:
+        tracked = self._ledger.tracked(operation.id)
+        if tracked is None:
+            return
+        if step is not None:
+            operation.steps.append(step)
+        tracked.begun = True
+        self._finish(tracked, state, error)
 
     # Asking.
 
     def get(self, id_: str) -> Operation | None:
         """An operation with the words of this moment; None: unknown, or long finished."""
-        tracked = self._all.get(id_)
+        tracked = self._ledger.tracked(id_)
         return None if tracked is None else self._refresh(tracked.operation)
 
     def latest(self, count: int) -> list[Operation]:
         """The newest ones, newest last."""
-        return [self._refresh(item.operation) for item in list(self._all.values())[-count:]]
+        return [self._refresh(item.operation) for item in self._ledger.latest(count)]
 
     def of_command(self, command_id: str) -> list[Operation]:
         """All that a command has made; [] if it is unknown."""
@@ -268,7 +321,7 @@ class Operations:
 
     def open_of(self, unit: str) -> Operation | None:
         """The unit's oldest unfinished operation."""
-        items = self._open.get(unit)
+        items = self._ledger.open_of(unit)
         return items[0].operation if items else None
 
     async def wait(self, operations: Sequence[Operation], seconds: float) -> None:
@@ -291,58 +344,3 @@ class Operations:
             if words:
                 operation.steps[-1].detail = words
         return operation
-
-    def _prune(self) -> None:
-        surplus = len(self._all) - KEPT
-        if surplus <= 0:
-            return
-        oldest = itertools.islice(self._all.items(), surplus)
-        old = [id_ for id_, item in oldest if item.operation.done and monotonic() - item.finished_at > KEPT_SECONDS]
-        for id_ in old:
-            operation = self._all.pop(id_).operation
-            ids = self._by_command.get(operation.command_id, [])
-            if id_ in ids:
-                ids.remove(id_)
-            if not ids:
-                self._by_command.pop(operation.command_id, None)
-
-
-# What a unit's state means for a verb: (state, error) when that ends the operation, else None.
-
-Verdict = tuple[str, str | None] | None
-
-
-def _start_verdict(tracked: Tracked, unit: Unit, before: Unit | None) -> Verdict:
-    if unit.phase is Phase.RUNNING:
-        return None if tracked.registers else ("succeeded", None)
-    if unit.phase is Phase.FATAL:
-        return "failed", f"cannot start: {unit.reason}"
-    if unit.phase is Phase.STOPPED and before is not None:
-        if unit.crashed:
-            return "failed", f"it did not stay up: {unit.reason}"
-        return "aborted", "it was stopped again"
-    return None
-
-
-def _stop_verdict(tracked: Tracked, unit: Unit, before: Unit | None) -> Verdict:
-    if unit.phase is Phase.RUNNING and before is not None and before.phase is not Phase.STARTING:
-        return "failed", unit.reason or "it was wanted again before it was stopped"
-    ended = unit.phase is Phase.STOPPED or unit.attempt != tracked.attempt
-    return ("succeeded", None) if ended else None
-
-
-def _restart_verdict(tracked: Tracked, unit: Unit, before: Unit | None) -> Verdict:
-    if unit.attempt != tracked.attempt:
-        return _start_verdict(tracked, unit, before)
-    if before is not None and unit.phase is Phase.RUNNING:
-        return "failed", unit.reason or "it was called off"
-    return _start_verdict(tracked, unit, before) if unit.phase in (Phase.FATAL, Phase.STOPPED) else None
-
-
-def _signal_verdict(tracked: Tracked, unit: Unit, before: Unit | None) -> Verdict:
-    return "succeeded", None
-
-
-_VERDICTS = {
-    "start": _start_verdict, "stop": _stop_verdict, "restart": _restart_verdict, "signal": _signal_verdict,
-}  # fmt: skip

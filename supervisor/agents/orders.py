@@ -2,41 +2,62 @@
 
 - start: also starts what a unit depends on; each waits until that is ready.
 - stop: also stops what depends on a unit, and that first.
-- restart: the processes of one service go one after another, so that there is always one to send to; a failure ends
-  it. Units without a service, and different services, are restarted side by side.
+- restart: the processes of one service go one after another, each at full weight before the next, so that there is
+  always one to send to; a failure ends it. Units without a service, and different services, are restarted side by side.
+- drain and undrain: out of traffic and back, with the process alive. warm and weight: how much of it a unit gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ..core import order
 from ..core.events import (
     CancelRequested,
     DependenciesReady,
+    DrainRequested,
     Event,
     RestartRequested,
     StartRequested,
     StopRequested,
+    UndrainRequested,
 )
-from ..core.lifecycle import IGNORED
+from ..core.lifecycle import can_cancel
 from ..core.model import Phase, Unit, UnitSpec
 from ..errors import WireError
+from ..host.clock import wall
 from ..host.journal import Journal
 from ..host.process import Processes
 from ..host.runner import Runner, Runners
-from ..host.signals import signal_name
+from ..host.signals import signal_name, signal_number
 from ..wire import Command, Operation
+from .maintenance import Maintenance, Maintenances, until_of
 from .operations import Operations
+from .warmup import Warmups
 
 
 class Orders:
     """The daemon's verbs."""
 
-    def __init__(self, runners: Runners, operations: Operations, processes: Processes, journal: Journal) -> None:
+    def __init__(
+        self,
+        runners: Runners,
+        operations: Operations,
+        processes: Processes,
+        journal: Journal,
+        maintenances: Maintenances,
+        warmups: Warmups,
+    ) -> None:
         self._runners, self._operations = runners, operations
         self._processes, self._journal = processes, journal
+        self._maintenances, self._warmups = maintenances, warmups
+        operations.carry_out = self._carry_out
+        self._request = ""  # of the command that is being given
+        self._verbs: dict[str, Callable[[Sequence[str], Command], list[Operation]]] = {
+            "start": self.start, "stop": self.stop, "restart": self.restart, "signal": self.signal,
+            "drain": self.drain, "undrain": self.undrain, "warm": self.warm, "weight": self.weight,
+        }  # fmt: skip
         self._waiting: dict[str, None] = {}  # units in WAITING
         runners.observe(self._on_change)
 
@@ -50,6 +71,14 @@ class Orders:
         return order.select(patterns, self.specs)
 
     # Verbs. Each returns its operations, one per unit that it touches; all raise UnknownUnit and WireError.
+
+    def give(self, verb: str, names: Sequence[str], command: Command, request: str = "") -> list[Operation]:
+        """Any of them; `request` is what the same command must say when it comes again."""
+        self._request = request
+        try:
+            return self._verbs[verb](names, command)
+        finally:
+            self._request = ""
 
     def start(
         self, names: Sequence[str], command: Command, *, remember: bool = True, after: Sequence[str] = ()
@@ -101,15 +130,63 @@ class Orders:
         self._operations.launch(operations)
         return operations
 
-    def signal(self, names: Sequence[str], command: Command, number: int) -> list[Operation]:
+    def signal(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Send a signal to units' leading processes."""
-        operations = []
-        for name in names:
-            operation = self._operations.add(name, "signal", command, lambda: None)
-            if self._processes.signal(name, number):
-                self._operations.skip(operation, f"sent {signal_name(number)}")
+        number = signal_number(command.parameters.get("signal"))
+        operations = [self._add(name, "signal", command) for name in names]
+        self._operations.note(operations)
+        for operation in operations:
+            if self._processes.signal(operation.unit, number):
+                self._operations.done(operation, f"sent {signal_name(number)}")
             else:
                 self._operations.fail(operation, f"cannot send {signal_name(number)}: it has no running process")
+        return operations
+
+    def drain(self, names: Sequence[str], command: Command) -> list[Operation]:
+        """Take units out of traffic, and keep them out until somebody, or the time that was given, says otherwise."""
+        _deadline(command)
+        until_of(command.parameters)
+        for name in names:
+            spec = self.specs[name]
+            if spec.service is None and spec.drain is None:
+                raise WireError(f"cannot drain {name}: it has neither a service nor a drain table")
+        operations = [self._add(name, "drain", command) for name in names]
+        self._operations.launch(operations)
+        return operations
+
+    def undrain(self, names: Sequence[str], command: Command) -> list[Operation]:
+        """Let units into traffic again; their weight grows from the start."""
+        _deadline(command)
+        operations = []
+        for name in names:
+            operation = self._add(name, "undrain", command, registers=self.specs[name].service is not None)
+            if not self._runners.by_name[name].unit.drained:
+                self._operations.skip(operation, "it is not drained")
+            operations.append(operation)
+        self._operations.launch(operations)
+        return operations
+
+    def warm(self, names: Sequence[str], command: Command) -> list[Operation]:
+        """Start a ramp, or pause, resume or jump on it."""
+        return self._weigh("warm", names, command)
+
+    def weight(self, names: Sequence[str], command: Command) -> list[Operation]:
+        """Fix a weight, or give it back to the ramp."""
+        return self._weigh("weight", names, command)
+
+    def _weigh(self, verb: str, names: Sequence[str], command: Command) -> list[Operation]:
+        specs, operations = self.specs, []
+        words: dict[str, tuple[bool, str]] = {}
+        for name in names:
+            try:
+                words[name] = True, self._warmups.command(specs[name], verb, command.parameters)
+            except WireError as error:
+                if not any(ok for ok, _ in words.values()):
+                    raise  # nothing was changed for anybody
+                words[name] = False, str(error)
+        for name, (ok, text) in words.items():
+            operation = self._add(name, verb, command)
+            (self._operations.done if ok else self._operations.fail)(operation, text)
             operations.append(operation)
         return operations
 
@@ -125,7 +202,7 @@ class Orders:
         if runner.unit.phase is Phase.RUNNING:  # only the registry's confirmation is missing
             self._operations.abort(operation, "aborted; the unit runs")
             return None
-        if (runner.unit.phase, CancelRequested) in IGNORED:
+        if not can_cancel(runner.unit):
             return "its unit was told to stop already; that cannot be called back"
         self._operations.abort(operation, "aborted")
         self._runners.post(operation.unit, CancelRequested())
@@ -151,25 +228,38 @@ class Orders:
 
     # Parts of them.
 
+    def _add(
+        self, name: str, verb: str, command: Command, after: Sequence[str] = (), *, registers: bool = False
+    ) -> Operation:
+        return self._operations.add(
+            name, verb, command, after=after, deadline=_deadline(command), registers=registers, request=self._request
+        )
+
     def _operation(self, name: str, verb: str, command: Command, after: Sequence[str] = ()) -> Operation:
         runner = self._runners.by_name[name]
         idle = _idle(verb, runner.unit)
-        operation = self._operations.add(
-            name,
-            verb,
-            command,
-            lambda: self._runners.post(name, self._event(verb, self._runners.by_name[name], command)),
-            after=after,
-            deadline=_deadline(command),
-            registers=verb != "stop" and (runner.next_spec or runner.spec).service is not None,
-        )
+        registers = verb != "stop" and (runner.next_spec or runner.spec).service is not None
+        operation = self._add(name, verb, command, after, registers=registers)
         if idle:
             self._operations.skip(operation, idle)
         return operation
 
+    def _carry_out(self, operation: Operation, command: Command) -> None:
+        """An operation begins: post what it asks for."""
+        name, runner = operation.unit, self._runners.by_name[operation.unit]
+        if operation.verb == "drain":
+            parameters = dict(command.parameters)
+            owner = str(parameters.get("owner") or command.issued_by)
+            until = until_of(parameters)
+            self._maintenances.begin(name, Maintenance(owner, command.reason, wall(), until))
+        elif operation.verb == "undrain":
+            self._maintenances.end(name)
+        self._runners.post(name, self._event(operation.verb, runner, command))
+
     def _event(self, verb: str, runner: Runner, command: Command) -> Event:
-        """What to post when the operation begins."""
         force = bool(command.parameters.get("force", False))
+        if verb in _PLAIN:
+            return _PLAIN[verb]
         if verb == "stop":
             return StopRequested(force)
         waits_for = self.waits_for(runner.next_spec or runner.spec)
@@ -202,6 +292,9 @@ class Orders:
         elif operation is not None:
             reason = f"{changed.spec.name} is not ready: {changed.unit.reason}"
             self._operations.fail(operation, f"cannot start: {reason}")
+
+
+_PLAIN: dict[str, Event] = {"drain": DrainRequested(), "undrain": UndrainRequested()}
 
 
 def _idle(verb: str, unit: Unit) -> str:

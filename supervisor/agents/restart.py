@@ -16,7 +16,7 @@ from registry_client.backend import Backend
 from registry_client.errors import RegistryError
 from registry_client.lease import Lease
 
-from ..core.events import Drained, Gone, Unconfirmed
+from ..core.events import Gone, Unconfirmed
 from ..core.model import Removal, UnitSpec
 from ..host.clock import monotonic
 from ..host.process import Post
@@ -48,6 +48,7 @@ class RestartAgents:
         self, backend: Backend, heartbeats: Heartbeats, post: Post, on_step: Callable[[str, str], None]
     ) -> None:
         """`on_step` is told (unit, "gone") when the withdrawal is done and the waiting begins."""
+        self._recovered: set[str] = set()  # units whose entry an earlier daemon has left
         self._backend, self._heartbeats, self._post, self._on_step = backend, heartbeats, post, on_step
         self._waiting: dict[str, Waiting] = {}
 
@@ -56,15 +57,15 @@ class RestartAgents:
         waiting = self._waiting[spec.name] = Waiting()
         waiting.task = asyncio.get_running_loop().create_task(self._take_out(waiting, spec, attempt, withdrawal))
 
+    def adopt(self, unit: str) -> None:
+        """Its entry is of an earlier daemon, and may have gone long ago: the next withdrawal looks before it waits."""
+        self._recovered.add(unit)
+
     def call_off(self, unit: str) -> None:
         """The unit goes on serving: forget the withdrawal."""
         waiting = self._waiting.pop(unit, None)
         if waiting is not None and waiting.task is not None:
             waiting.task.cancel()
-
-    def drain(self, spec: UnitSpec, attempt: int) -> None:
-        """Let the unit finish what it has -> Drained. Nothing is configurable here yet, so nothing is waited for."""
-        self._post(spec.name, Drained(attempt))
 
     def describe(self, unit: str) -> str:
         """What a withdrawal waits for, with its time; "" if there is none."""
@@ -94,7 +95,12 @@ class RestartAgents:
         waiting.what = "waiting for the registry entry to go"
         waiting.expected_at = leases.expires_at(lease) or monotonic()
         self._on_step(spec.name, "gone")
-        problem = await self._wait_gone(entry.service, entry.instance, attempt, lease)
+        first = spec.name in self._recovered
+        self._recovered.discard(spec.name)
+        if first and await self._look(entry.service, entry.instance, attempt) is None:
+            problem = None
+        else:
+            problem = await self._wait_gone(entry.service, entry.instance, attempt, lease)
         self._waiting.pop(spec.name, None)
         if problem is None:
             self._heartbeats.forget(spec.name)

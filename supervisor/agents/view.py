@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from registry_client import lease as leases
 
@@ -11,21 +12,35 @@ from ..core.model import Exit, Phase, Unit
 from ..host.clock import iso, monotonic
 from ..host.runner import Runner, Runners
 from ..host.signals import signal_name
-from ..wire import ExitStatus, LeaseStatus, UnitStatus
+from ..wire import ExitStatus, LeaseStatus, ProbeStatus, UnitStatus
+from .drain import Drains
+from .health import Health
 from .heartbeat import Heartbeats
+from .maintenance import Maintenances
 from .operations import Operations
+from .prewarm import Prewarms
+from .publisher import Publisher
 from .restart import RestartAgents
 
 
-class View:
-    """Reads everything, changes nothing. `heartbeats` and `agents` are None where no unit is registered."""
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """All who know something of a unit."""
 
-    def __init__(
-        self,
-        runners: Runners,
-        operations: Operations,
-        agents: Callable[[], tuple[Heartbeats, RestartAgents] | None],
-    ) -> None:
+    heartbeats: Heartbeats
+    restart: RestartAgents
+    drains: Drains
+    health: Health
+    publisher: Publisher
+    prewarms: Prewarms
+    maintenances: Maintenances
+
+
+class View:
+    """Reads everything, changes nothing."""
+
+    def __init__(self, runners: Runners, operations: Operations, agents: Callable[[], Agents | None]) -> None:
+        """`agents` answers None where there are none, as for units without a service in tests."""
         self._runners, self._operations, self._agents = runners, operations, agents
 
     def status(self, name: str) -> UnitStatus:
@@ -36,30 +51,53 @@ class View:
         lease = self._lease(name) if service is not None else None
         shown = unit.pid is not None
         operation = self._operations.open_of(name)
+        agents = self._agents()
+        warming = agents.publisher.warming(name) if agents else ""
+        maintenance = agents.maintenances.of(name) if agents else None
         return UnitStatus(
             unit=name,
             service=service.name if service else None,
-            state=state_word(unit),
+            state=state_word(unit, warming=bool(warming)),
             wanted="up" if unit.wanted else "down",
             phase=unit.phase.value,
-            ready=unit.phase is Phase.RUNNING,
+            ready=unit.phase is Phase.RUNNING and unit.healthy,
             live=shown,
             pid=unit.pid,
             generation=unit.attempt,
             uptime_seconds=round(monotonic() - runner.started_at, 3) if shown else None,
-            weight=(service.weight if unit.phase is Phase.RUNNING else 0) if service else None,
+            weight=self._weight(runner, agents),
             full_weight=service.weight if service else None,
             lease=lease,
-            in_flight=None,
+            in_flight=agents.drains.in_flight(spec) if agents and shown else None,
             restarts=unit.restarts,
             last_exit=_exit(unit.last_exit),
             operation=operation.id if operation else None,
             why=self.why(name),
+            warmup=warming or None,
+            probes=self._probes(name, agents),
+            maintenance=maintenance.status() if maintenance else None,
         )
+
+    def _weight(self, runner: Runner, agents: Agents | None) -> int | None:
+        service = runner.spec.service
+        if agents is not None or service is None:
+            return agents.publisher.weight(runner) if agents else None
+        return service.weight if runner.unit.phase is Phase.RUNNING else 0
+
+    def _probes(self, name: str, agents: Agents | None) -> list[ProbeStatus]:
+        health = agents.health.status(name) if agents else None
+        if health is None:
+            return []
+        now = monotonic()
+        return [
+            ProbeStatus(item.role, item.kind, item.holds, item.streak, item.detail,
+                        None if item.at is None else round(now - item.at, 1))
+            for item in health.probes
+        ]  # fmt: skip
 
     def _lease(self, name: str) -> LeaseStatus:
         agents = self._agents()
-        lease = agents[0].lease(name) if agents else None
+        lease = agents.heartbeats.lease(name) if agents else None
         service = self._runners.by_name[name].spec.service
         if lease is None:
             return LeaseStatus("absent", service.ttl_seconds if service else 0.0, None)
@@ -73,9 +111,9 @@ class View:
         return _SENTENCES[runner.unit.phase](self, runner)
 
     def waits_for(self, name: str) -> str:
-        """What the unit's restart agent waits for, with its time; "" if for nothing."""
+        """What the unit's agents wait for, with its time; "" if for nothing."""
         agents = self._agents()
-        return agents[1].describe(name) if agents else ""
+        return agents.restart.describe(name) or agents.drains.describe(name) if agents else ""
 
     def _stopped(self, runner: Runner) -> str:
         unit = runner.unit
@@ -101,15 +139,39 @@ class View:
         spec, passed = runner.spec, monotonic() - runner.changed_at
         if runner.unit.pid is None:
             return "its process is being started"
-        waits = f"it has been alive for {spec.startsecs:g} s"
-        if spec.service is not None:
-            waits += f" and port {spec.service.port} accepts connections"
-        return f"started {passed:.1f} s ago; ready when {waits}; given up after {spec.start_timeout:g} s"
+        agents = self._agents()
+        health = agents.health.status(spec.name) if agents else None
+        waits = health.why if health is not None and health.why else "it is being looked at"
+        return f"started {passed:.1f} s ago; {waits}; given up after {spec.start_timeout:g} s"
+
+    def _prewarming(self, runner: Runner) -> str:
+        requests = runner.spec.warmup.requests if runner.spec.warmup else ()
+        return f"ready; it gets its first {len(requests)} requests before anybody else may send to it"
 
     def _running(self, runner: Runner) -> str:
-        agents, unit = self._agents(), runner.unit
-        trouble = agents[0].trouble(runner.spec.name) if agents and runner.spec.service else ""
-        return "; ".join(filter(None, ("serving" if runner.spec.service else "running", unit.reason, trouble)))
+        agents, unit, name = self._agents(), runner.unit, runner.spec.name
+        if agents is None or runner.spec.service is None:
+            words = ["running", unit.reason]
+        elif unit.drained:
+            words = [self._kept_out(name, agents), unit.reason]
+        elif not unit.healthy:
+            words = ["not serving", unit.reason, self.waits_for(name)]
+        else:
+            health = agents.health.status(name)
+            words = [
+                "serving", agents.publisher.warming(name), unit.reason, agents.heartbeats.trouble(name),
+                health.why if health is not None else "", agents.prewarms.trouble(name),
+            ]  # fmt: skip
+        return "; ".join(dict.fromkeys(filter(None, words)))
+
+    def _kept_out(self, name: str, agents: Agents) -> str:
+        maintenance = agents.maintenances.of(name)
+        if maintenance is None:
+            return "kept out of traffic"
+        by = f" by {maintenance.owner}" if maintenance.owner else ""
+        reason = f": {maintenance.reason}" if maintenance.reason else ""
+        until = "until it is undrained" if maintenance.until is None else f"until {iso(maintenance.until)}"
+        return f"kept out of traffic{by}{reason}; {until}"
 
     def _expiring(self, runner: Runner) -> str:
         words = self.waits_for(runner.spec.name) or "waiting for the registry entry to go"
@@ -119,7 +181,7 @@ class View:
         return f"its entry is gone; gateways get {_left(runner)} more to act on that"
 
     def _draining(self, runner: Runner) -> str:
-        return "work in flight finishes"
+        return self.waits_for(runner.spec.name) or "work in flight finishes"
 
     def _stopping(self, runner: Runner) -> str:
         sent = f"{signal_name(runner.spec.stopsignal)} was sent {monotonic() - runner.changed_at:.1f} s ago"

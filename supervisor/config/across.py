@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from ..core.model import DaemonSpec
 from ..core.order import find_cycle
-from .table import Problems, nearest
+from .table import Problems
 from .units import Group
+from .words import nearest
 
 
 def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems, *, complete: bool) -> None:

@@ -15,10 +15,12 @@ from ..core.model import Config, DaemonSpec
 from ..errors import ConfigError
 from .across import check_across
 from .document import MAX_FILE_BYTES, Document
-from .schema import MAIN, MAIN_HINTS, MAIN_TABLES
-from .table import Problems, TooManyErrors, read_table, table_at, unknown
-from .units import Group, Reader, Surroundings, absolute, read_group, why_unreadable
+from .fill import absolute, why_unreadable
+from .schema import MAIN, MAIN_TABLES
+from .table import Problems, TooManyErrors, read_table, table_at
+from .units import Group, Reader, Surroundings, read_group
 from .values import Invalid, socket_path
+from .words import MAIN_HINTS, unknown
 
 MAX_UNITS = 10_000
 Finder = Callable[[str, str], list[str]]

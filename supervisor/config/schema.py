@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core.model import Autorestart, LogFormat, Removal
-from . import values
+from . import calls, values
 from .values import Converter
 
 
@@ -49,6 +49,7 @@ DAEMON = {
     "watch": Key("boolean", "false", values.boolean, "watch"),
     "cgroup": Key('"auto", "off" or path', '"auto"', values.cgroup, "cgroup"),
     "restarts_per_minute": Key("integer", "600", values.integer(1, 1_000_000), "restarts_per_minute"),
+    "mass_failure_percent": Key("integer", "50", values.integer(1, 100), "mass_failure_percent"),
     "log_level": Key(
         " or ".join(f'"{level}"' for level in _LEVELS),
         '"info"',
@@ -101,6 +102,7 @@ SERVICE = {
     "address": Key("host name or IP address", "(see below)", values.address, "service.address"),
     "weight": Key("integer", "100", values.integer(1, 65535), "service.weight"),
     "ttl_seconds": Key("duration", "(the registry's)", TTL, "service.ttl_seconds"),
+    "own_port": Key("boolean", "true", values.boolean, "service.own_port"),
     "version": Key("string", "(none)", values.text, "service.version"),
     "zone": Key("string", "(none)", values.label, "service.zone"),
     "metadata": Key(
@@ -109,6 +111,25 @@ SERVICE = {
         values.texts(r"[!-~]{1,128}", "at most 128 printable ASCII characters", '{ team = "cart" }'),
         "service.metadata",
     ),
+}
+
+
+def _probe(name: str, successes: Converter) -> dict[str, Key]:
+    """The keys of a probe, besides the one that names its kind."""
+    return {
+        "period": Key("duration", "10", values.duration(low=0.1), f"{name}.period"),
+        "timeout": Key("duration", "1", _SOME_TIME, f"{name}.timeout"),
+        "initial_delay": Key("duration", "0", _DURATION, f"{name}.initial_delay"),
+        "success_threshold": Key("integer", "1", successes, f"{name}.success_threshold"),
+        "failure_threshold": Key("integer", "3", _THRESHOLD, f"{name}.failure_threshold"),
+    }
+
+
+_THRESHOLD = values.integer(1, 10_000)
+PROBES: Mapping[str, Mapping[str, Key]] = {
+    "startup": _probe("startup", values.only_one),
+    "readiness": _probe("readiness", _THRESHOLD),
+    "liveness": _probe("liveness", values.only_one),
 }
 RESTART = {
     "removal": Key(
@@ -123,6 +144,20 @@ RESTART = {
     "backoff_max": Key("duration", "60", _DURATION, "restart.backoff_max"),
     "backoff_jitter": Key("number", "0.1", values.number(0, 1), "restart.backoff_jitter"),
     "stable_seconds": Key("duration", "10", _DURATION, "restart.stable_seconds"),
+}
+DRAIN = {
+    "notify": Key("hook", "(none)", calls.hook, "drain.notify"),
+    "resume": Key("hook", "(none)", calls.hook, "drain.resume"),
+    "in_flight": Key('"connections", "none" or table', '"connections"', calls.in_flight, "drain.in_flight"),
+    "timeout": Key("duration", "30", _DURATION, "drain.timeout"),
+    "quiet": Key("duration", "1", _DURATION, "drain.quiet"),
+}
+WARMUP = {
+    "initial": Key("integer", "10", values.integer(1, 100), "warmup.initial"),
+    "step": Key("integer", "10", values.integer(1, 100), "warmup.step"),
+    "period": Key("duration", "10", values.duration(low=0.1), "warmup.period"),
+    "requests": Key("list of requests", "[]", calls.http_calls, "warmup.requests"),
+    "requests_timeout": Key("duration", "30", _SOME_TIME, "warmup.requests_timeout"),
 }
 LOGS = {
     "stdout": Key('"AUTO", "NONE" or path', '"AUTO"', values.text, "logs.stdout"),
@@ -150,41 +185,5 @@ MAIN_TABLES: Mapping[str, Mapping[str, Key]] = {
     "daemon": DAEMON, "http": HTTP, "registry": REGISTRY, "include": INCLUDE,
 }  # fmt: skip
 UNIT_TABLES: Mapping[str, Mapping[str, Key]] = {
-    "service": SERVICE, "restart": RESTART, "logs": LOGS, "limits": LIMITS,
+    "service": SERVICE, **PROBES, "drain": DRAIN, "warmup": WARMUP, "restart": RESTART, "logs": LOGS, "limits": LIMITS,
 }  # fmt: skip
-LATER_TABLES = ("readiness", "liveness", "startup", "drain", "warmup")  # planned, and refused until then
-
-# What people type by habit, and what they mean here.
-_TREE = "is not needed: the whole process tree is always stopped"
-MAIN_HINTS = {
-    "program": "write [unit.NAME]",
-    "units": "write [unit.NAME]",
-    "group": "a unit with numprocs is a group of its own; units are chosen by name, such as web-*",
-    "supervisord": "write [daemon]",
-    "supervisorctl": "unitctl reads no file: it has --server",
-    "unix_http_server": "write [daemon] socket",
-    "inet_http_server": "write [http] listen",
-    "eventlistener": "follow GET /v1/events instead",
-}
-UNIT_HINTS = {
-    "process_name": "is not needed: processes are called NAME, or NAME:0, NAME:1, ...",
-    "stopasgroup": _TREE,
-    "killasgroup": _TREE,
-    "stdout_logfile": "write it as stdout in [unit.NAME.logs]",
-    "stderr_logfile": "write it as stderr in [unit.NAME.logs]",
-    "redirect_stderr": "write it as redirect_stderr in [unit.NAME.logs]",
-    "stdout_logfile_maxbytes": "write it as max_bytes in [unit.NAME.logs]",
-    "stderr_logfile_maxbytes": "write it as max_bytes in [unit.NAME.logs]",
-    "stdout_logfile_backups": "write it as backups in [unit.NAME.logs]",
-    "stderr_logfile_backups": "write it as backups in [unit.NAME.logs]",
-    "stdout_syslog": "syslog is not written to; see [unit.NAME.logs]",
-    "stderr_syslog": "syslog is not written to; see [unit.NAME.logs]",
-    "port": "write it as port in [unit.NAME.service]",
-    "memory_max": "write it as memory_max in [unit.NAME.limits]",
-    "nofile": "write it as nofile in [unit.NAME.limits]",
-    "kill_timeout": "it is called stopwaitsecs",
-    "serverurl": "is not needed: see UNITCTL_SERVER",
-    "env": "it is called environment",
-    "env_file": "it is called envfile",
-    "working_dir": "it is called directory",
-}

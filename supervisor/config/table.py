@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigError
 from .document import Document, Keys
 from .schema import Key
 from .values import Invalid, describe
+from .words import unknown
 
 MAX_ERRORS = 100  # nobody reads more at once, and finding near names for more takes long
 
@@ -40,22 +41,24 @@ def read_table(
     *,
     tables: Iterable[str] = (),
     hints: Mapping[str, str] | None = None,
+    fill: Callable[[Any], Any] = lambda value: value,
 ) -> dict[str, Any]:
     """The converted values that the table at `keys` holds, by name; those of `tables` are left to others.
 
-    A value that cannot be used is left out, as if it had not been given.
+    A value that cannot be used is left out, as if it had not been given. `fill` is done to each before it is
+    converted, and may raise Invalid too.
     """
     read: dict[str, Any] = {}
     for name, value in table_at(document, keys, problems).items():
         key = schema.get(name)
         if key is None:
             if name not in tables:
-                problems.add(document.error((*keys, name), unknown(name, [*schema, *tables], hints or {})))
+                problems.add(document.error((*keys, name), unknown(name, [*schema, *tables], hints)))
             continue
         try:
-            read[name] = key.convert(value)
+            read[name] = key.convert(fill(value))
         except Invalid as error:
-            problems.add(document.error((*keys, name), str(error)))
+            problems.add(document.error((*keys, name, *error.inside), str(error)))
     return read
 
 
@@ -68,20 +71,3 @@ def table_at(document: Document, keys: Keys, problems: Problems) -> dict[str, An
             problems.add(document.error(keys, f"must be a table, not {describe(table)}"))
             return {}
     return table  # type: ignore[no-any-return]
-
-
-def unknown(name: str, known: Iterable[str], hints: Mapping[str, str]) -> str:
-    """What to say of a key that means nothing here."""
-    if hint := hints.get(name):
-        return f"unknown key: {hint}"
-    if near := nearest(name, known):
-        return f"unknown key; did you mean {near}?"
-    return f"unknown key; known here: {', '.join(known)}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like it, if one is like it."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name[:100].lower(), list(known), n=1)
-    return close[0] if close else None

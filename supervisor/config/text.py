@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import ConfigError
 from .document import decode
@@ -45,6 +46,28 @@ def expand(text: str, known: Mapping[str, str]) -> str:
         return braces
 
     return _BRACES.sub(replace, text)
+
+
+MAX_DEPTH = 8  # of tables and lists in one value
+
+
+def expand_all(value: Any, known: Mapping[str, str], depth: int = 0) -> Any:
+    """The value, the placeholders of all texts in it replaced (not those of keys). Raises Invalid."""
+    if isinstance(value, str):
+        return expand(value, known)
+    if not isinstance(value, dict | list):
+        return value
+    if depth == MAX_DEPTH:
+        raise Invalid(f"is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, list):
+        return [expand_all(item, known, depth + 1) for item in value]
+    filled = {}
+    for key, item in value.items():
+        try:
+            filled[key] = expand_all(item, known, depth + 1)
+        except Invalid as error:
+            raise Invalid(str(error), key, *error.inside) from None
+    return filled
 
 
 def _list() -> str:

@@ -6,7 +6,7 @@ Knows one unit at a time; what units must not have in common is `across.py`'s bu
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
@@ -15,15 +15,19 @@ from ..core.model import DaemonSpec, Limits, LogSpec, RestartPolicy, ServiceSpec
 from ..errors import ConfigError
 from . import values
 from .document import Document, Keys
-from .schema import LATER_TABLES, NAME, UNIT, UNIT_HINTS, UNIT_TABLES
+from .drain import read_drain, read_warmup
+from .fill import Filler, Place, why_unreadable
+from .probes import Kinds, read_probe
+from .schema import NAME, PROBES, UNIT, UNIT_TABLES
 from .table import Problems, read_table
-from .text import expand, parse_env_file
+from .text import parse_env_file
 from .values import Invalid
+from .words import UNIT_HINTS
 
 Reader = Callable[[str], bytes]
 Pairs = tuple[tuple[str, str], ...]
 
-_SUBTABLES = (*UNIT_TABLES, *LATER_TABLES)
+_FILLED = (*PROBES, "drain", "warmup")  # tables that may hold placeholders anywhere: read once for each process
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class Surroundings:
     read: Reader
     problems: Problems
     env_files: dict[str, Pairs] = field(default_factory=dict)  # every one that was read, by absolute path
+    kinds: Kinds = field(default_factory=Kinds)
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def share(self, value: Any) -> Any:
@@ -69,7 +74,7 @@ def read_group(document: Document, name: str, around: Surroundings, room: int) -
         around.problems.add(document.error(keys, f"a unit's name {error}"))
     if name == "all":
         around.problems.add(document.error(keys, "no unit can be called all: commands take it for all units"))
-    table = read_table(document, keys, UNIT, around.problems, tables=_SUBTABLES, hints=UNIT_HINTS)
+    table = read_table(document, keys, UNIT, around.problems, tables=UNIT_TABLES, hints=UNIT_HINTS)
     depends_on = table.pop("depends_on", ())
     builder = _Builder(document, name, around, table)
     builder.check(room)
@@ -83,31 +88,24 @@ def _own(document: Document, keys: Keys, problems: Problems) -> dict[str, Any]:
     return read_table(document, keys, UNIT_TABLES[keys[-1]], problems)
 
 
-class _Builder:
+class _Builder(Place):
     """A unit's values on their way to specs: first checked as they are written, then expanded for each process."""
 
     def __init__(self, document: Document, name: str, around: Surroundings, table: dict[str, Any]) -> None:
-        self.document, self.name, self.around, self.problems = document, name, around, around.problems
-        self.keys: Keys = ("unit", name)
-        self.table = table
-        self.raw: dict[str, Any] = document.tables["unit"][name]
+        super().__init__(document, ("unit", name), around.problems)
+        self.name, self.around, self.table = name, around, table
         self.count: int = table.pop("numprocs", 1)
         self.first: int = table.pop("numprocs_start", 0)
         self.parts = {
-            part: _own(document, (*self.keys, part), self.problems) for part in UNIT_TABLES if part in self.raw
+            part: _own(document, (*self.keys, part), self.problems)
+            for part in UNIT_TABLES
+            if part in self.raw and part not in _FILLED
         }
-
-    def complain(self, key: str, reason: str) -> None:
-        """An error at a key of this unit, dotted below its table."""
-        self.problems.add(self.document.error((*self.keys, *key.split(".")), reason))
 
     # As written.
 
     def check(self, room: int) -> None:
         """What can be said before any placeholder is replaced."""
-        for part in LATER_TABLES:
-            if part in self.raw:
-                self.complain(part, f"[unit.{self.name}.{part}] is not supported by this version")
         if "command" not in self.raw:
             self.complain("command", "missing: every unit needs a command")
         if self.count > room:
@@ -117,6 +115,7 @@ class _Builder:
         if "service" in self.raw:
             self._check_port()
         self._check_streams()
+        self._filled(self._fill(self.first))  # as the first process reads it; others may still have other faults
 
     def _check_umask(self) -> None:
         """22 is read as decimal, and hardly ever meant so."""
@@ -170,12 +169,8 @@ class _Builder:
         return tuple(specs)
 
     def _spec(self, number: int, depends_on: tuple[str, ...]) -> UnitSpec:
-        name = self.name if self.count == 1 else f"{self.name}:{number}"
-        known = {"number": str(number), "unit": name, "group": self.name, "node": self.around.daemon.node}
-        service = self.parts.get("service")
-        if service is not None:
-            known["port"] = str(service["port"] + number)
-        fill = _Filler(self, known)
+        fill = self._fill(number)
+        name, service = fill.known["unit"], self.parts.get("service")
         share = self.around.share
         table = dict(self.table)
         argv = tuple([intern(word) for word in fill.texts("command", table.pop("command"))])
@@ -194,10 +189,27 @@ class _Builder:
             limits=share(self._limits()),
             user=share(table.pop("user", None)),
             os_group=share(table.pop("group", None)),
+            **self._filled(fill),
             **table,
         )
 
-    def _environment(self, fill: _Filler, envfile: str | None, environment: Pairs) -> Pairs:
+    def _fill(self, number: int) -> Filler:
+        """What the placeholders of one process stand for."""
+        name = self.name if self.count == 1 else f"{self.name}:{number}"
+        known = {"number": str(number), "unit": name, "group": self.name, "node": self.around.daemon.node}
+        if (service := self.parts.get("service")) is not None:
+            known["port"] = str(min(service.get("port", 1) + number, 65535))  # complained about if that is not so
+        return Filler(self, known)
+
+    def _filled(self, fill: Filler) -> dict[str, Any]:
+        """Its probes, drain and warm-up, by field of UnitSpec; those that it has."""
+        if self.raw.keys().isdisjoint(_FILLED):
+            return {}
+        specs: dict[str, Any] = {name: read_probe(fill, name, self.around.kinds) for name in PROBES}
+        specs |= {"drain": read_drain(fill), "warmup": read_warmup(fill)}
+        return {name: self.around.share(spec) for name, spec in specs.items()}
+
+    def _environment(self, fill: Filler, envfile: str | None, environment: Pairs) -> Pairs:
         """Sorted by name: their order means nothing, and a change of it is none."""
         before = len(self.problems.errors)
         path = fill.path("envfile", envfile) if envfile is not None else None
@@ -218,7 +230,7 @@ class _Builder:
                 self.problems.add(error)
         return known[path]
 
-    def _service(self, fill: _Filler, part: dict[str, Any], number: int) -> ServiceSpec:
+    def _service(self, fill: Filler, part: dict[str, Any], number: int) -> ServiceSpec:
         part = {"name": self.name, "address": self.around.default_address, **part}
         part.setdefault("ttl_seconds", self.around.daemon.registry_ttl_seconds)
         part["port"] += number
@@ -236,7 +248,7 @@ class _Builder:
         own = {key: table.pop(key) for key in ("autorestart", "exitcodes", "startretries") if key in table}
         return RestartPolicy(**own, **self.parts.get("restart", {}))
 
-    def _logs(self, fill: _Filler, name: str) -> LogSpec:
+    def _logs(self, fill: Filler, name: str) -> LogSpec:
         part = dict(self.parts.get("logs", {}))
         stem = os.path.join(self.around.daemon.log_dir, name.replace(":", "-"))
         part["stdout"] = fill.log("stdout", part.get("stdout", "AUTO"), f"{stem}.out.log")
@@ -249,52 +261,3 @@ class _Builder:
         own = {key: part[key] for key in ("memory_max", "pids_max", "nice", "oom_score_adj") if key in part}
         rlimits = sorted((key.upper(), *pair) for key, pair in part.items() if key not in own)
         return Limits(rlimits=tuple(rlimits), **own)
-
-
-class _Filler:
-    """Replaces the placeholders of one process; complains at the key where one is wrong and goes on."""
-
-    def __init__(self, unit: _Builder, known: dict[str, str]) -> None:
-        self._unit, self._known = unit, known
-
-    def text(self, key: str, text: str) -> str:
-        """A value with its placeholders replaced."""
-        try:
-            return expand(text, self._known)
-        except Invalid as error:
-            self._unit.complain(key, str(error))
-            return text
-
-    def texts(self, key: str, texts: tuple[str, ...]) -> Iterator[str]:
-        """Each of them."""
-        return (self.text(key, text) for text in texts)
-
-    def path(self, key: str, text: str) -> str:
-        """An absolute path; a relative one starts at the folder of the file that names it."""
-        return absolute(self._unit.document, self.text(key, text))
-
-    def log(self, stream: str, text: str, automatic: str) -> str | None:
-        """Where a stream goes."""
-        if text in ("AUTO", "NONE"):
-            return automatic if text == "AUTO" else None
-        if text.endswith("/"):
-            self._unit.complain(f"logs.{stream}", "must be a file, not a folder")
-        return self.path(f"logs.{stream}", text)
-
-    def checked(self, key: str, convert: values.Converter, value: Any) -> Any:
-        """A check that counts only after placeholders were replaced."""
-        try:
-            return convert(value)
-        except Invalid as error:
-            self._unit.complain(key, str(error))
-            return value
-
-
-def absolute(document: Document, path: str) -> str:
-    """The path as seen from the folder of the file that holds it."""
-    return os.path.normpath(os.path.join(os.path.dirname(document.path), path))
-
-
-def why_unreadable(error: OSError | UnicodeError) -> str:
-    """The reason that a file could not be read, without its path."""
-    return getattr(error, "strerror", None) or str(error)

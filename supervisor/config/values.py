@@ -18,7 +18,11 @@ UNLIMITED = -1
 
 
 class Invalid(Exception):
-    """The value cannot be used; the message is the reason."""
+    """The value cannot be used; the message is the reason, `inside` the keys within it that lead to the fault."""
+
+    def __init__(self, reason: str, *inside: str) -> None:
+        super().__init__(reason)
+        self.inside = inside
 
 
 def describe(value: object) -> str:
@@ -50,6 +54,13 @@ def integer(low: int, high: int) -> Converter:
         return value
 
     return convert
+
+
+def only_one(value: Any) -> int:
+    """1: of a startup or liveness probe one success is enough."""
+    if value != 1 or not isinstance(value, int) or isinstance(value, bool):
+        raise Invalid(f"must be 1, as always for startup and liveness, not {describe(value)}")
+    return value
 
 
 def number(low: float, high: float) -> Converter:
@@ -170,12 +181,13 @@ def list_of(item: Converter, example: str) -> Converter:
     def convert(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise Invalid(f"must be a list such as {example}, not {describe(value)}")
-        return tuple(dict.fromkeys(_each(item, value)))
+        return tuple(dict.fromkeys(each(item, value)))
 
     return convert
 
 
-def _each(item: Converter, values: list[Any]) -> list[Any]:
+def each(item: Converter, values: list[Any]) -> list[Any]:
+    """All items of a list, converted. Raises Invalid with the position of the first that cannot be."""
     converted = []
     for position, value in enumerate(values, 1):
         try:
@@ -212,7 +224,7 @@ def command(value: Any) -> tuple[str, ...]:
         except ValueError as error:
             raise Invalid(f"cannot be split into words: {str(error).lower()}") from None
     elif isinstance(value, list):
-        words = _each(any_text, value)
+        words = each(any_text, value)
     else:
         raise Invalid(f"must be a string or a list of strings, not {describe(value)}")
     if not words or not words[0]:
@@ -223,7 +235,7 @@ def command(value: Any) -> tuple[str, ...]:
 def exit_codes(value: Any) -> tuple[int, ...]:
     """One exit code, or a list of them."""
     codes = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(_each(integer(0, 255), codes)))
+    return tuple(dict.fromkeys(each(integer(0, 255), codes)))
 
 
 def umask(value: Any) -> int:
@@ -254,7 +266,7 @@ def rlimit(value: Any) -> tuple[int, int]:
         return _limit(value), _limit(value)
     if len(value) != 2:
         raise Invalid("must be one value, or a list of two: [soft, hard]")
-    soft, hard = _each(_limit, value)
+    soft, hard = each(_limit, value)
     if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
         raise Invalid("the soft limit, which comes first, must not be higher than the hard one")
     return soft, hard

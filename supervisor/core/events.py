@@ -47,6 +47,16 @@ class RestartRequested(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DrainRequested(Event):
+    """Somebody wants it out of traffic, with its process alive, until an UndrainRequested."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainRequested(Event):
+    """It may be in traffic again."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested(Event):
     """Whoever asked for what is under way has changed their mind; answered only before anything was signalled."""
 
@@ -70,6 +80,37 @@ class Ready(Event):
 
     attempt: int
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prewarmed(Event):
+    """The requests that come before all others were answered, or their time is over."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessLost(Event):
+    """It was ready and cannot serve now, says a probe or the kernel."""
+
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessRegained(Event):
+    """It can serve again; `at` is monotonic."""
+
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessLost(Event):
+    """It does not deserve to run on: its startup or liveness probe has failed for good."""
+
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +152,10 @@ class Unconfirmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Drained(Event):
-    """Nothing that it was asked is unanswered, or the time for that is over."""
+    """Nothing that it was asked is unanswered, or the time for that is over; `cut` is what was still open."""
 
     attempt: int
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +166,9 @@ class TimerFired(Event):
 
 
 EVENTS: tuple[type[Event], ...] = (
-    StartRequested, StopRequested, RestartRequested, CancelRequested, DependenciesReady, Spawned, Ready, Exited,
-    TreeEmpty, Gone, Unconfirmed, Drained, TimerFired,
+    StartRequested, StopRequested, RestartRequested, DrainRequested, UndrainRequested, CancelRequested,
+    DependenciesReady, Spawned, Ready, Prewarmed, ReadinessLost, ReadinessRegained, LivenessLost, Exited, TreeEmpty,
+    Gone, Unconfirmed, Drained, TimerFired,
 )  # fmt: skip
 
 
@@ -138,6 +181,13 @@ class Action:
 @dataclass(frozen=True, slots=True)
 class Spawn(Action):
     """Start a process -> Spawned, then Ready; or Exited."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prewarm(Action):
+    """Send it the requests that come before all others -> Prewarmed."""
 
     attempt: int
 
@@ -159,7 +209,18 @@ class Withdraw(Action):
 
 @dataclass(frozen=True, slots=True)
 class Drain(Action):
-    """Tell the unit to finish what it has -> Drained."""
+    """Wait until the unit has finished what it has -> Drained.
+
+    `notify`: tell it first to refuse new work; without that it would go on if it were published again.
+    """
+
+    attempt: int
+    notify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Action):
+    """Tell a unit that was told to refuse new work to take it again."""
 
     attempt: int
 

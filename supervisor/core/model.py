@@ -31,6 +31,7 @@ class Phase(Enum):
     WAITING = "waiting"  # wanted, until the units it depends on are ready
     BACKOFF = "backoff"  # wanted, until the delay is over and the old entry is gone
     STARTING = "starting"
+    PREWARMING = "prewarming"  # ready; the first requests are ours
     RUNNING = "running"
     EXPIRING = "expiring"  # withdrawn; until the entry is gone from the registry
     SETTLING = "settling"  # gone; gateways get time to act on it
@@ -60,6 +61,71 @@ class ServiceSpec:
     version: str | None = None
     zone: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    own_port: bool = True  # the listening socket must belong to the unit's own processes, where that can be seen
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """A question that is asked of a unit again and again; words, defaults and meaning are Kubernetes'."""
+
+    kind: str  # "http", "tcp", "exec", "notify", "kernel", or a plugin's
+    options: str = "{}"  # what the kind is told, as canonical JSON with its placeholders replaced
+    period: float = 10.0
+    timeout: float = 1.0
+    initial_delay: float = 0.0
+    success_threshold: int = 1  # answers in a row that make it hold
+    failure_threshold: int = 3  # failures in a row that make it fail
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """One HTTP request to a unit. `port` is the service's own where none is given."""
+
+    method: str
+    path: str
+    port: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """How a unit is told something. Exactly one of the three ways is set."""
+
+    http: HttpCall | None = None
+    signal: int | None = None
+    argv: tuple[str, ...] | None = None
+    timeout: float = 5.0
+
+
+class InFlight(Enum):
+    """How it is known what a unit still works on."""
+
+    CONNECTIONS = "connections"  # the kernel tells, of the connections to its port
+    HTTP = "http"  # the unit tells
+    NONE = "none"  # nobody can tell: the drain takes its whole time
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSpec:
+    """How a unit that nobody sends to any more finishes what it has."""
+
+    notify: Hook | None = None  # the shutdown flag: new work is refused from now on
+    resume: Hook | None = None  # takes it back
+    in_flight: InFlight = InFlight.CONNECTIONS
+    in_flight_call: HttpCall | None = None  # of HTTP
+    timeout: float = 30.0
+    quiet: float = 1.0  # a connection whose last word was the unit's counts until it has been silent for so long
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupSpec:
+    """How a unit's weight grows after it has become ready. Percent of its full weight."""
+
+    initial: int = 10
+    step: int = 10
+    period: float = 10.0
+    requests: tuple[HttpCall, ...] = ()  # sent to it before anybody else may
+    requests_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +191,11 @@ class UnitSpec:
     environment: tuple[tuple[str, str], ...] = ()  # envfile's lines and `environment`, merged and expanded
     depends_on: tuple[str, ...] = ()  # groups
     service: ServiceSpec | None = None
+    startup: ProbeSpec | None = None
+    readiness: ProbeSpec | None = None
+    liveness: ProbeSpec | None = None
+    drain: DrainSpec | None = None  # None: as its defaults, if it has a service; else there is nothing to drain
+    warmup: WarmupSpec | None = None  # None: full weight at once
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     logs: LogSpec = field(default_factory=LogSpec)
     limits: Limits = field(default_factory=Limits)
@@ -142,6 +213,7 @@ class DaemonSpec:
     watch: bool = False  # apply valid changes of the files by themselves
     cgroup: str = "auto"  # auto | off | absolute path of a delegated cgroup v2 folder
     restarts_per_minute: int = 600  # host-wide budget of automatic restarts
+    mass_failure_percent: int = 50  # of the registered units; probes may not take more than that out of traffic
     log_level: str = "info"
     http_listen: tuple[str, int] | None = None  # loopback only
     registry_backend: str = "embedded"
@@ -187,6 +259,11 @@ class Unit:
     live: bool = False  # its process, or something that it left, may exist
     pid: int | None = None
     ready_at: float | None = None  # of this attempt
+    healthy: bool = True  # readiness holds; tells nothing before it was ready
+    drained: bool = False  # it is to stay out of traffic, whatever happens, until somebody takes that back
+    leaving: bool = False  # EXPIRING to DRAINING: at the end its process is stopped (else it stays, drained)
+    told: bool = False  # this attempt was told to refuse new work
+    dead: bool = False  # liveness failed: nothing is awaited of this attempt any more
     published: bool = False  # its entry may be in the registry
     delay_over: bool = True  # BACKOFF: the delay is over
     crashed: bool = False  # this end was not asked for: the restart policy decides, or has decided, what follows

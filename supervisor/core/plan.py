@@ -37,6 +37,16 @@ class Change:
 
 _LIVE, _REREGISTER, _RESTART = Effect.LIVE, Effect.REREGISTER, Effect.RESTART
 
+# Parts that a spec may lack. The key of a probe's `kind` and `options` is the kind itself, such as `readiness.http`.
+_OPTIONAL = ("service", "startup", "readiness", "liveness", "drain", "warmup")
+_PROBE = ("kind", "options", "period", "timeout", "initial_delay", "success_threshold", "failure_threshold")
+
+
+def _live(part: str, *fields: str) -> dict[str, tuple[str, Effect]]:
+    """A part whose changes are all live, and its fields, which have the names of their keys."""
+    return {name: (name, _LIVE) for name in (part, *(f"{part}.{field}" for field in fields))}
+
+
 # Field of UnitSpec (dotted within its parts) -> the key as written in the unit's table, and the effect of a change.
 FIELDS: dict[str, tuple[str, Effect]] = {
     "name": ("name", _RESTART),  # these two never differ between specs of one name; here for completeness
@@ -60,11 +70,19 @@ FIELDS: dict[str, tuple[str, Effect]] = {
     "service.name": ("service.name", _RESTART),
     "service.address": ("service.address", _RESTART),
     "service.port": ("service.port", _RESTART),
+    "service.own_port": ("service.own_port", _LIVE),
     "service.weight": ("service.weight", _REREGISTER),
     "service.ttl_seconds": ("service.ttl_seconds", _REREGISTER),
     "service.version": ("service.version", _REREGISTER),
     "service.zone": ("service.zone", _REREGISTER),
     "service.metadata": ("service.metadata", _REREGISTER),
+    # What watches a unit begins anew with the new values; its process is not told.
+    **_live("startup", *_PROBE),
+    **_live("readiness", *_PROBE),
+    **_live("liveness", *_PROBE),
+    **_live("drain", "notify", "resume", "in_flight", "timeout", "quiet"),
+    "drain.in_flight_call": ("drain.in_flight", _LIVE),
+    **_live("warmup", "initial", "step", "period", "requests", "requests_timeout"),
     "restart.autorestart": ("autorestart", _LIVE),
     "restart.exitcodes": ("exitcodes", _LIVE),
     "restart.startretries": ("startretries", _LIVE),
@@ -113,15 +131,14 @@ def _change(old: UnitSpec | None, new: UnitSpec) -> Change:
 
 
 def _differing(old: UnitSpec, new: UnitSpec) -> Iterator[str]:
-    """The fields that differ. Of a service that one of the two lacks, only `service` itself."""
-    one_lacks_service = (old.service is None) != (new.service is None)
+    """The fields that differ. Of a part that one of the two lacks, only the part itself."""
+    lacking = {part for part in _OPTIONAL if (getattr(old, part) is None) != (getattr(new, part) is None)}
     for field in FIELDS:
-        if field == "service":
-            differs = one_lacks_service
-        elif field.startswith("service."):
-            differs = not one_lacks_service and _value(old, field) != _value(new, field)
+        part = field.partition(".")[0]
+        if field in _OPTIONAL:
+            differs = field in lacking
         else:
-            differs = _value(old, field) != _value(new, field)
+            differs = part not in lacking and _value(old, field) != _value(new, field)
         if differs:
             yield field
 
@@ -134,10 +151,12 @@ def _value(spec: UnitSpec, field: str) -> Any:
 
 
 def _keys(field: str, old: UnitSpec, new: UnitSpec) -> Iterator[str]:
-    """The keys behind a field: one, but for resource limits, which have one each."""
-    key, _ = FIELDS[field]
-    if field != "limits.rlimits":
-        yield key
-        return
-    differing = set(old.limits.rlimits) ^ set(new.limits.rlimits)
-    yield from sorted({f"{key}.{name.lower()}" for name, _, _ in differing})
+    """The keys behind a field: one for most, one for each resource limit and each kind of a probe."""
+    part, _, name = field.partition(".")
+    if field == "limits.rlimits":
+        differing = set(old.limits.rlimits) ^ set(new.limits.rlimits)
+        yield from sorted({f"limits.{each.lower()}" for each, _, _ in differing})
+    elif name in ("kind", "options"):
+        yield from (f"{part}.{_value(spec, f'{part}.kind')}" for spec in (old, new))
+    else:
+        yield FIELDS[field][0]

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
+from pathlib import Path
 
 from ..core.model import Exit, UnitSpec
+from . import tree
 from .cgroup import UnitGroup
 from .clock import monotonic, wall
 from .signals import signal_name
@@ -21,26 +24,59 @@ class Process:
     """One attempt: its leader, and what the leader started."""
 
     __slots__ = (
-        "attempt", "escaped", "exit", "group", "killed", "leader_reaped", "moving", "pid", "pidfd", "spec",
+        "adopted", "attempt", "escaped", "exit", "group", "killed", "leader_reaped", "moving", "pid", "pidfd", "spec",
         "started_at", "told", "unit",
     )  # fmt: skip
 
     def __init__(self, spec: UnitSpec, attempt: int) -> None:
         self.spec, self.unit, self.attempt = spec, spec.name, attempt
-        self.pid = 0  # 0: not spawned yet
+        self.pid = 0  # 0: not spawned yet, or adopted without a leader
         self.pidfd = -1
         self.started_at = 0.0
         self.exit: Exit | None = None
         self.leader_reaped = False
         self.told = False  # Exited was posted
+        self.adopted = False  # an earlier daemon started it: it is not our child, and its orphans are not either
         self.killed = False  # what is found of it from now on is killed
         self.group: UnitGroup | None = None
         self.moving = False  # into its cgroup: until then it must not be reaped
         self.escaped: dict[int, int] = {}  # pidfd -> pid of what lives outside of the leader's group, or outlives it
 
+    @property
+    def started(self) -> bool:
+        """It has, or had, processes."""
+        return self.pid != 0 or self.leader_reaped
+
+    def take_over(self, leader: int | None) -> None:
+        """Be the attempt that an earlier daemon started; its leader may have gone. Raises OSError."""
+        self.adopted = True
+        try:
+            self.pidfd = os.pidfd_open(leader) if leader is not None else -1
+        except ProcessLookupError:
+            leader = None
+        if leader is None:
+            self.leader_reaped = True
+            self.exit = _unknown_exit()
+            return
+        self.pid, self.started_at = leader, monotonic() - (tree.age_seconds(leader) or 0.0)
+
+    def lives(self) -> bool:
+        """Its leader has not ended, whether or not that was noticed already."""
+        if not self.pid or self.leader_reaped or self.pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
+
     def reap_leader(self) -> None:
         """Take the status of the leader, which has ended."""
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            if not self.adopted:
+                raise
+            self.leader_reaped, self.pidfd, self.exit = True, -1, _unknown_exit()
+            return
         self.leader_reaped, self.pidfd = True, -1
         lived = _span(monotonic() - self.started_at)
         if result is None or result.si_code == os.CLD_EXITED:
@@ -50,17 +86,31 @@ class Process:
             number = result.si_status
             self.exit = Exit(f"killed by {signal_name(number)} after {lived}", signal=number, wall=wall())
 
+    def members(self, survey: tree.Survey) -> list[int]:
+        """All of it that lives, wherever it went."""
+        adopted_attempt = self.attempt if self.adopted else None
+        return survey.members(self.pid, self.unit, ended=self.leader_reaped, adopted_attempt=adopted_attempt)
+
+    def below(self) -> list[int]:
+        """What descends from its leader, while that lives."""
+        return [] if self.leader_reaped else tree.descendants(self.pid)
+
     def signal_tree(self, number: int) -> None:
         """Send a signal to all of it that is known."""
         if not self.leader_reaped:
-            try:
-                os.killpg(self.pid, number)
-            except (ProcessLookupError, PermissionError):  # of another user: its leader may still be ours
-                self.send(self.pidfd, number)
+            self._signal_group(number)
         for pidfd in self.escaped:
             self.send(pidfd, number)
         if self.group is not None and number != signal.SIGKILL:
             self._signal_cgroup(self.group, number)
+
+    def _signal_group(self, number: int) -> None:
+        try:
+            if self.adopted:  # who reaps it does not ask us: its number may be somebody else's by now
+                signal.pidfd_send_signal(self.pidfd, 0)
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):  # of another user: its leader may still be ours
+            self.send(self.pidfd, number)
 
     def _signal_cgroup(self, group: UnitGroup, number: int) -> None:
         watched = set(self.escaped.values())
@@ -74,14 +124,33 @@ class Process:
             self.send(pidfd, number)
             os.close(pidfd)
 
-    def send(self, pidfd: int, number: int) -> None:
-        """Send a signal to one process of it; none, if that has ended."""
+    def send(self, pidfd: int, number: int) -> bool:
+        """Send a signal to one process of it; False: it has ended, or may not be signalled."""
         try:
             signal.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
-            return
+            return False
         except OSError as error:
             log.warning("%s: cannot send %s: %s", self.unit, signal_name(number), error.strerror)
+            return False
+        return True
+
+
+def make_group(base: Path | None, process: Process) -> UnitGroup | None:
+    """A cgroup for an attempt, where there can be one. Raises OSError."""
+    limits = process.spec.limits
+    if base is None:
+        if limits.memory_max is not None or limits.pids_max is not None:
+            log.warning("%s: memory_max and pids_max need a delegated cgroup v2; there is none", process.unit)
+        return None
+    group, unset = UnitGroup.make(base, process.unit, process.attempt, limits)
+    for problem in unset:
+        log.warning("%s: cannot set %s", process.unit, problem)
+    return group
+
+
+def _unknown_exit() -> Exit:
+    return Exit("ended; its exit status is unknown, for an earlier unitd started it", wall=wall())
 
 
 def reap(pid: int) -> bool:
@@ -90,6 +159,14 @@ def reap(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
     except ChildProcessError:
         return False
+
+
+def reap_watched(pidfd: int) -> None:
+    """Take the status of a process that has ended, if it is a child of ours."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return
 
 
 def group_exists(pgrp: int) -> bool:

@@ -1,6 +1,7 @@
-"""What survives the daemon, in SQLite: each unit's generation, and whether it should be up after a restart.
+"""What survives the daemon, in SQLite: generations, wishes, living processes, registry entries, operations, drains.
 
-It never stops a unit from running: what cannot be written (a full disk) is logged and kept in memory.
+Everything is written before its effect: a daemon that is killed at any point finds here what it may have done. It
+never stops a unit from running: what cannot be written (a full disk) is logged, and goes on in memory.
 """
 
 from __future__ import annotations
@@ -10,18 +11,55 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
 
 from ..errors import ConfigError
 
 log = logging.getLogger("unitd.journal")
 
+VERSION = 2  # of the tables; a later version's journal is refused
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS unit (
     name TEXT PRIMARY KEY,
     attempt INTEGER NOT NULL DEFAULT 0,
     up_after_restart INTEGER          -- NULL: nobody has said so, the configuration decides
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS process (  -- leaders of trees that may be alive
+    unit TEXT PRIMARY KEY, attempt INTEGER NOT NULL, pid INTEGER NOT NULL, ticks INTEGER NOT NULL, boot TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (    -- entries that may be in the registry; fenced: they are not renewed any more
+    unit TEXT PRIMARY KEY, value TEXT NOT NULL, ttl REAL NOT NULL, fenced INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS operation (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, value TEXT NOT NULL, finished REAL  -- unix time; NULL: it is open
+);
+CREATE TABLE IF NOT EXISTS fact (     -- JSON values of other owners, by what they are and of which unit
+    kind TEXT NOT NULL, unit TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, unit)
+) WITHOUT ROWID;
 """
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """The leader of an attempt, told from any later process with its pid by its start and the boot that it lives in."""
+
+    unit: str
+    attempt: int
+    pid: int
+    ticks: int
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    """An entry as JSON that may be in the registry. Once `fenced`, no renewal was sent any more."""
+
+    unit: str
+    value: str
+    ttl_seconds: float
+    fenced: bool
 
 
 class Journal:
@@ -37,11 +75,22 @@ class Journal:
             # A power cut may lose the last records, a killed daemon none: then the processes are gone as well.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("PRAGMA cache_size=-128")
-            self._database.execute(_SCHEMA)
+            self._check_version(path)
+            self._database.executescript(_SCHEMA)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.Error as error:
             os.close(self._lock)
             reason = f"cannot read {path}: {error}; move it away to start with an empty one"
             raise ConfigError(reason, key="daemon.state_dir") from error
+
+    def _check_version(self, path: str) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            os.close(self._lock)
+            reason = f"cannot use {path}: a later version of unitd has written it; run that one, or move it away"
+            raise ConfigError(reason, key="daemon.state_dir")
+
+    # Units.
 
     def attempts(self) -> dict[str, int]:
         """unit name -> the generation that was used last."""
@@ -68,8 +117,90 @@ class Journal:
             [(name, int(up)) for name in names],
         )
 
-    def _write(self, statement: str, rows: Sequence[tuple[str, int]]) -> None:
+    # Processes and entries.
+
+    def processes(self) -> list[ProcessRecord]:
+        """Leaders that were alive when somebody last looked."""
+        return [ProcessRecord(*row) for row in self._database.execute("SELECT * FROM process")]
+
+    def record_process(self, record: ProcessRecord) -> None:
+        """It was spawned."""
+        self._write(
+            "INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?)",
+            [(record.unit, record.attempt, record.pid, record.ticks, record.boot)],
+        )
+
+    def forget_process(self, unit: str) -> None:
+        """Nothing of its tree lives."""
+        self._write("DELETE FROM process WHERE unit = ?", [(unit,)])
+
+    def entries(self) -> list[EntryRecord]:
+        """Entries that may be in the registry."""
+        rows = self._database.execute("SELECT unit, value, ttl, fenced FROM entry")
+        return [EntryRecord(unit, value, ttl, bool(fenced)) for unit, value, ttl, fenced in rows]
+
+    def record_entry(self, unit: str, value: str, ttl_seconds: float) -> None:
+        """Before it is registered, or registered again."""
+        self._write("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, 0)", [(unit, value, ttl_seconds)])
+
+    def record_fence(self, unit: str) -> None:
+        """Before anything is done to have it removed: it is not renewed from now on."""
+        self._write("UPDATE entry SET fenced = 1 WHERE unit = ?", [(unit,)])
+
+    def forget_entry(self, unit: str) -> None:
+        """It was looked for, and is gone."""
+        self._write("DELETE FROM entry WHERE unit = ?", [(unit,)])
+
+    # Operations.
+
+    def operations(self) -> list[tuple[int, str]]:
+        """(number, JSON) of all that are kept, oldest first."""
+        return list(self._database.execute("SELECT number, value FROM operation ORDER BY number"))
+
+    def record_operations(self, rows: Sequence[tuple[int, str, str, float | None]]) -> None:
+        """(number, id, JSON, unix time of its end or None) of operations as they are now."""
+        self._write("INSERT OR REPLACE INTO operation VALUES (?, ?, ?, ?)", rows)
+
+    def forget_operations(self, numbers: Sequence[int]) -> None:
+        """Nobody will ask for them any more."""
+        self._write("DELETE FROM operation WHERE number = ?", [(number,) for number in numbers])
+
+    # What others keep here.
+
+    def facts(self, kind: str) -> dict[str, str]:
+        """unit name -> JSON, of one kind."""
+        return dict(self._database.execute("SELECT unit, value FROM fact WHERE kind = ?", (kind,)))
+
+    def record_fact(self, kind: str, unit: str, value: str | None, *, durable: bool = False) -> None:
+        """Keep it, or (None) forget it; `durable`: not even a power cut may lose it."""
+        if durable:
+            self._database.execute("PRAGMA synchronous=FULL")
+        if value is None:
+            self._write("DELETE FROM fact WHERE kind = ? AND unit = ?", [(kind, unit)])
+        else:
+            self._write("INSERT OR REPLACE INTO fact VALUES (?, ?, ?)", [(kind, unit, value)])
+        if durable:
+            self._database.execute("PRAGMA synchronous=NORMAL")
+
+    def state_id(self) -> str:
+        """A random name of this folder, the same for every daemon that uses it: what its processes are known by."""
+        known = self.facts("state").get("id")
+        if known is None:
+            known = uuid4().hex
+            self.record_fact("state", "id", known)
+        return known
+
+    def next_life(self) -> int:
+        """How often a daemon has begun on this folder, this time included."""
+        life = int(self.facts("state").get("life", "0")) + 1
+        self.record_fact("state", "life", str(life))
+        return life
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         try:
+            if len(rows) == 1:
+                self._database.execute(statement, rows[0])
+                return
             self._database.execute("BEGIN")
             self._database.executemany(statement, rows)
             self._database.execute("COMMIT")

@@ -5,7 +5,8 @@ It knows nothing of policy, registries or operations.
 
 How a tree is held together: each process leads its own session and process group; where there is a delegated cgroup
 it has one to itself; and the daemon is a child subreaper (prctl(2)), so that what a daemonizing program leaves behind
-becomes our child and is found. Exits come by pidfd; all pidfds hang on one epoll, which hangs on the loop.
+becomes our child and is found. Exits come by pidfd. What an earlier daemon started is not our child, nor is what that
+leaves behind: it is found by the marks in its environment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,9 +25,10 @@ from ..core.events import Event, Exited, Spawned, TreeEmpty
 from ..core.model import Exit, UnitSpec
 from ..errors import SpawnError
 from . import spawn, tree
-from .attempt import Process, group_exists, group_of, reap
+from .attempt import Process, group_exists, make_group, reap, reap_watched
 from .cgroup import GroupWatch, Mover, UnitGroup
 from .clock import chance, monotonic, wall
+from .exits import Exits
 from .setup import child_signals
 
 log = logging.getLogger("unitd.process")
@@ -58,22 +59,30 @@ class Processes:
         environment: Mapping[str, str],
         nofile: int | None,
         before_spawn: Callable[[Sequence[tuple[str, int]]], None],
+        notify: Callable[[UnitSpec, int], str | None] | None = None,
+        state_id: str = "",
     ) -> None:
-        """`before_spawn` is told units and attempts before their processes exist, to write them down."""
+        """`before_spawn` is told units and attempts before their processes exist, to write them down.
+
+        `notify` opens an attempt's notify socket and answers its path, or None; raises OSError. `state_id` names the
+        daemon's state folder: a later daemon finds by it what this one has started.
+        """
         self._post, self._output, self._base = post, output, base_cgroup
         self._environment, self._nofile, self._before_spawn = dict(environment), nofile, before_spawn
+        self._notify, self._state_id = notify, state_id
+        self.left_alone: set[int] = set()  # pids of children of ours that somebody else watches and reaps
         self._loop = asyncio.get_running_loop()
         self._by_unit: dict[str, Process] = {}
         self._leaders: set[int] = set()  # pids of leaders that were not reaped yet
         self._strangers: set[int] = set()  # orphans of nobody's unit; only reaped
         self._queue: deque[Process] = deque()
-        self._exits = select.epoll()
-        self._by_pidfd: dict[int, Process] = {}
+        self._exits = Exits()
         self._groups: GroupWatch | None = None
         self._mover = Mover() if base_cgroup is not None else None
         self._ended_moving: dict[int, Process] = {}  # by pidfd: leaders that ended before they were in their cgroup
         self._sweep_planned = False
         self._swept = False  # in this turn of the loop
+        self._survey: tree.Survey | None = None  # of this turn
         self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._loop.add_reader(self._exits.fileno(), self._on_exits)
         # Orphans that we were given end without a pidfd of ours: the signal makes us look.
@@ -91,9 +100,6 @@ class Processes:
         if self._groups is not None:
             self._loop.remove_reader(self._groups.fileno())
             self._groups.close()
-        for pidfd in self._by_pidfd:
-            os.close(pidfd)
-        self._by_pidfd.clear()
         os.close(self._devnull)
 
     # Orders.
@@ -106,17 +112,32 @@ class Processes:
             self._loop.call_soon(self._spawn_some)
         self._queue.append(process)
 
+    def adopt(self, spec: UnitSpec, attempt: int, leader: int | None, others: Sequence[int]) -> None:
+        """Take over the tree of an attempt that an earlier daemon started, as if it had been started here.
+
+        One Exited follows when the leader ends, at once if it has gone, with a status only where it is a child of ours.
+        `others` are what is known of the rest. Raises OSError, and then nothing has changed.
+        """
+        process = Process(spec, attempt)
+        self._exits.take_over(process, leader)
+        if not process.leader_reaped:
+            self._leaders.add(process.pid)
+        self._by_unit[spec.name] = process
+        self._exits.watch_outside(process, others)
+        if process.leader_reaped:
+            self._loop.call_soon(self._settle_all, (process,))
+
     def terminate(self, unit: str, attempt: int) -> None:
         """Send the unit's stop signal to its whole tree."""
         process = self._of(unit, attempt)
         if process is None:
             return
-        if not process.pid:
+        if not process.started:
             self._drop(process)
             return
         if process.group is None or process.moving:
             self._sweep_before_orders()
-            self._watch_outside(process)
+            self._exits.watch_outside(process, self._members(process) if process.adopted else process.below())
         process.signal_tree(process.spec.stopsignal)
         if process.spec.stopsignal != signal.SIGCONT:
             process.signal_tree(signal.SIGCONT)  # a stopped process cannot answer its stop signal
@@ -124,15 +145,15 @@ class Processes:
     def kill(self, unit: str, attempt: int) -> None:
         """SIGKILL to the whole tree."""
         process = self._of(unit, attempt)
-        if process is None or not process.pid:  # 0 would be the daemon's own group
+        if process is None or not process.started:
             return
         process.killed = True
         if process.group is not None:
             process.group.kill()
-        if process.leader_reaped:
-            self._watch_all(process, tree.members(process.pid, process.unit))
+        if process.leader_reaped or process.adopted:
+            self._exits.watch_outside(process, self._members(process))
         elif process.group is None or process.moving:
-            self._watch_outside(process)
+            self._exits.watch_outside(process, process.below())
         process.signal_tree(signal.SIGKILL)
 
     def signal(self, unit: str, number: int) -> bool:
@@ -140,8 +161,12 @@ class Processes:
         process = self._by_unit.get(unit)
         if process is None or not process.pid or process.exit is not None:
             return False
-        signal.pidfd_send_signal(process.pidfd, number)
-        return True
+        return process.send(process.pidfd, number)
+
+    def living(self, unit: str) -> int | None:
+        """The pid of the unit's leading process, if that lives at this moment."""
+        process = self._by_unit.get(unit)
+        return process.pid if process is not None and process.lives() else None
 
     def _of(self, unit: str, attempt: int) -> Process | None:
         process = self._by_unit.get(unit)
@@ -169,13 +194,15 @@ class Processes:
     def _spawn_one(self, process: Process) -> None:
         ends: list[int] = []
         try:
-            process.group = self._make_group(process)
+            process.group = make_group(self._base, process)
             ends = [self._devnull if end is None else end for end in self._output.open(process.spec, process.attempt)]
             streams = spawn.Streams(self._devnull, *ends)
-            process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile)
+            extra = spawn.notify_environment(process.spec, self._notify and self._notify(process.spec, process.attempt))
+            extra |= {"UNITD_STATE": self._state_id} if self._state_id else {}
+            process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile, extra)
             process.started_at = monotonic()
             process.pidfd = os.pidfd_open(process.pid)
-            self._exits.register(process.pidfd, select.EPOLLIN)
+            self._exits.add(process.pidfd, process)
         except SpawnError as error:
             self._failed(process, error)
         except OSError as error:  # mostly EMFILE; a child that cannot be watched must not live
@@ -186,7 +213,6 @@ class Processes:
                 os.close(process.pidfd)
             self._failed(process, SpawnError("descriptors", error.errno or 0, f"cannot start it: {error.strerror}"))
         else:
-            self._by_pidfd[process.pidfd] = process
             self._leaders.add(process.pid)
             if process.group is not None and self._mover is not None:
                 process.moving = True
@@ -195,17 +221,6 @@ class Processes:
         finally:
             for end in set(ends) - {self._devnull}:
                 os.close(end)
-
-    def _make_group(self, process: Process) -> UnitGroup | None:
-        limits = process.spec.limits
-        if self._base is None:
-            if limits.memory_max is not None or limits.pids_max is not None:
-                log.warning("%s: memory_max and pids_max need a delegated cgroup v2; there is none", process.unit)
-            return None
-        group, unset = UnitGroup.make(self._base, process.unit, process.attempt, limits)
-        for problem in unset:
-            log.warning("%s: cannot set %s", process.unit, problem)
-        return group
 
     def _moved(self, process: Process) -> None:
         process.moving = False
@@ -216,25 +231,21 @@ class Processes:
 
     def _failed(self, process: Process, error: SpawnError) -> None:
         can_heal = error.errno in spawn.CAN_HEAL or error.stage in ("journal", "descriptors")
-        exit_ = Exit(str(error), stage=error.stage, errno=error.errno, wall=wall(), can_heal=can_heal)
-        self._forget(process)
-        self._post(process.unit, Exited(process.attempt, exit_, monotonic(), chance()))
+        process.exit = Exit(str(error), stage=error.stage, errno=error.errno, wall=wall(), can_heal=can_heal)
+        self._post_end(process, empty=True)
 
     def _drop(self, process: Process) -> None:
         """It was to be stopped before it was even started."""
         if process in self._queue:
             self._queue.remove(process)
-        exit_ = Exit("stopped before it was started", code=0, wall=wall())
-        self._forget(process)
-        self._post(process.unit, Exited(process.attempt, exit_, monotonic(), chance()))
+        process.exit = Exit("stopped before it was started", code=0, wall=wall())
+        self._post_end(process, empty=True)
 
     # Exits.
 
     def _on_exits(self) -> None:
         ended: dict[int, Process] = {}
-        for pidfd, _ in self._exits.poll(0):
-            process = self._by_pidfd.pop(pidfd)
-            self._exits.unregister(pidfd)
+        for pidfd, process in self._exits.ended().items():
             if process.moving and pidfd == process.pidfd:
                 self._ended_moving[pidfd] = process
             else:
@@ -248,7 +259,8 @@ class Processes:
                 process.reap_leader()
                 self._leaders.discard(process.pid)
             else:
-                reap(process.escaped.pop(pidfd))
+                reap_watched(pidfd)
+                del process.escaped[pidfd]
             os.close(pidfd)
         self._settle_all(dict.fromkeys(ended.values()))
 
@@ -257,6 +269,7 @@ class Processes:
         waiting = deque(processes)
         if self._exits.closed:
             return
+        self._survey = None  # one of before their ends does not count
         try:
             self._sweep()
             while waiting:
@@ -290,9 +303,11 @@ class Processes:
             return True
         if process.escaped:
             return True
-        if not group_exists(process.pid):
+        if not process.adopted and not group_exists(process.pid):
             return False
-        self._watch_all(process, tree.members(process.pid, process.unit))
+        trouble = self._exits.watch(process, self._members(process))
+        if trouble is not None and not process.escaped:
+            raise trouble
         return bool(process.escaped)
 
     def _remains_in_group(self, group: UnitGroup) -> bool:
@@ -339,7 +354,7 @@ class Processes:
             self._sweep()
 
     def _end_of_turn(self) -> None:
-        self._swept = False
+        self._swept, self._survey = False, None
 
     def _sweep_now(self) -> None:
         self._sweep_planned = False
@@ -347,51 +362,42 @@ class Processes:
 
     def _sweep(self) -> None:
         """Reap what has ended, and watch what became our child because its parent ended."""
-        orphans = [pid for pid in tree.children(os.getpid()) if pid not in self._leaders]
+        known = self._leaders | self.left_alone
+        orphans = [pid for pid in tree.children(os.getpid()) if pid not in known]
         if not orphans:
             return
-        watched = {pid for process in self._by_pidfd.values() for pid in process.escaped.values()}
+        watched = self._exits.escaped()
         for pid in orphans:
             if reap(pid):
                 self._strangers.discard(pid)
             elif pid not in watched and pid not in self._strangers:
-                self._adopt(pid)
+                self._place_orphan(pid)
 
-    def _adopt(self, pid: int) -> None:
-        unit = tree.unit_of(pid)
-        process = self._by_unit.get(unit) if unit is not None else self._by_group(pid)
-        if process is not None and process.pid:
-            self._watch_all(process, [pid])
+    def _place_orphan(self, pid: int) -> None:
+        marks = tree.marks_of(pid)
+        unit = "" if marks.command else marks.unit
+        process = self._by_unit.get(unit) if unit else self._by_group(pid)
+        if process is not None and process.started:
+            self._exits.watch(process, [pid])
             return
-        log.warning("process %d was left to unitd by a parent that ended; it belongs to no unit", pid)
         self._strangers.add(pid)
+        if marks.command:  # what it has left in its group is about to be killed, and not worth a word
+            whose = f"a command that was run for {marks.unit}"
+            self._loop.call_later(LOOK_AGAIN_SECONDS, self._tell_of_stranger, pid, whose)
+        else:
+            self._tell_of_stranger(pid, "a parent that ended")
+
+    def _tell_of_stranger(self, pid: int, whose: str) -> None:
+        if pid in self._strangers:
+            log.warning("process %d was left to unitd by %s; it belongs to no unit", pid, whose)
 
     def _by_group(self, pid: int) -> Process | None:
         """For a process that cleared its environment: it may have stayed in its unit's group or session."""
-        place = tree.stat(pid)
-        if place is None:
-            return None
-        return next((item for item in self._by_unit.values() if item.pid in (place.pgrp, place.session)), None)
+        numbers = tree.groups_of(pid)
+        return next((item for item in self._by_unit.values() if item.pid in numbers), None)
 
-    def _watch_outside(self, process: Process) -> None:
-        """Watch what is below the leader and left its group: that does not get what the group gets."""
-        if not process.leader_reaped:
-            outside = [pid for pid in tree.descendants(process.pid) if group_of(pid) != process.pid]
-            self._watch_all(process, outside)
-
-    def _watch_all(self, process: Process, pids: Sequence[int]) -> None:
-        watched = set(process.escaped.values())
-        for pid in pids:
-            if pid in watched or pid == process.pid:
-                continue
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError as error:
-                if not isinstance(error, ProcessLookupError):
-                    log.warning("%s: cannot watch process %d: %s", process.unit, pid, error)
-                continue
-            process.escaped[pidfd] = pid
-            self._by_pidfd[pidfd] = process
-            self._exits.register(pidfd, select.EPOLLIN)
-            if process.killed:
-                process.send(pidfd, signal.SIGKILL)
+    def _members(self, process: Process) -> list[int]:
+        if self._survey is None:
+            self._survey = tree.Survey(self._state_id)
+            self._loop.call_soon(self._end_of_turn)
+        return process.members(self._survey)

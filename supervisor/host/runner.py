@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ..core.events import Action, ArmTimer, Event, Spawned, TimerFired
 from ..core.lifecycle import step
@@ -43,8 +44,14 @@ Observer = Callable[[Runner, Unit, Event], None]  # the runner after, the unit b
 class Runners:
     """All units of the host, by name."""
 
-    def __init__(self, performers: Mapping[type[Action], Performer], budget: TokenBucket) -> None:
-        """`performers` answers every kind of action but ArmTimer; `budget` bounds automatic restarts."""
+    def __init__(
+        self, performers: Mapping[type[Action], Performer], budget: TokenBucket, record: Observer | None = None
+    ) -> None:
+        """`performers` answers every kind of action but ArmTimer; `budget` bounds automatic restarts.
+
+        `record` is told of every step before its actions are performed.
+        """
+        self._record = record
         self._performers = {**performers, ArmTimer: self._arm}
         self._budget = budget
         self._loop = asyncio.get_running_loop()
@@ -57,9 +64,18 @@ class Runners:
         """Be told of every event that changed a unit, in order."""
         self._observers.append(observer)
 
-    def add(self, spec: UnitSpec, attempt: int) -> None:
+    def add(self, spec: UnitSpec, attempt: int, *, drained: bool = False) -> Runner:
         """A unit that exists from now on; `attempt` is the last generation it ever had."""
-        self.by_name[spec.name] = Runner(spec, attempt)
+        runner = self.by_name[spec.name] = Runner(spec, attempt)
+        runner.unit = replace(runner.unit, drained=drained)
+        return runner
+
+    def adopt(self, name: str, unit: Unit, started_wall: float) -> None:
+        """A unit that an earlier daemon has left in that state; its process began at that unix time."""
+        runner = self.by_name[name]
+        runner.unit = unit
+        runner.started_wall = started_wall
+        runner.started_at = monotonic() - max(0.0, wall() - started_wall)
 
     def remove(self, name: str) -> None:
         """Forget a unit that is down."""
@@ -95,6 +111,8 @@ class Runners:
             runner.spec, runner.next_spec = runner.next_spec, None
         if isinstance(event, Spawned):
             runner.started_at, runner.started_wall = monotonic(), wall()
+        if self._record is not None:
+            self._contain(runner, event, self._record, runner, before, event)
         for action in actions:
             self._contain(runner, action, self._performers[type(action)], runner, action)
         for observer in self._observers:

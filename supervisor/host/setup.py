@@ -66,7 +66,8 @@ def keep_descriptors_private() -> None:
 
 
 def units_environment() -> dict[str, str]:
-    """The daemon's environment without what its own service manager meant for it alone."""
+    """The daemon's environment without what its own service manager, or another unitd, meant for it alone."""
     own = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
-           "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "UNITCTL_SERVER")  # fmt: skip
+           "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "UNITCTL_SERVER", "UNITD_STATE", "UNITD_COMMAND",
+           "UNITD_PORT")  # fmt: skip
     return {key: value for key, value in os.environ.items() if key not in own}

@@ -34,6 +34,7 @@ from ..core.model import UnitSpec
 from ..errors import SpawnError
 from .identity import Identity, resolve
 
+_MARKS = ("UNITD_STATE", "UNITD_COMMAND")  # see tree.py
 CAN_HEAL = frozenset((EAGAIN, ENOMEM, EMFILE, ENFILE))  # shortages; all else needs a change of files or configuration
 
 
@@ -46,8 +47,10 @@ class Streams:
     stderr: int
 
 
-def environment_of(spec: UnitSpec, attempt: int, base: Mapping[str, str], identity: Identity | None) -> dict[str, str]:
-    """What the process finds in its environment: the daemon's own, the user's, ours, and last what the unit says."""
+def environment_of(
+    spec: UnitSpec, attempt: int, base: Mapping[str, str], identity: Identity | None, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """What the process finds in its environment: the daemon's own, the user's, what the unit says, and last ours."""
     service = spec.service
     own = {
         "UNITD_UNIT": spec.name,
@@ -60,19 +63,43 @@ def environment_of(spec: UnitSpec, attempt: int, base: Mapping[str, str], identi
     }
     if service is not None:
         own["UNITD_PORT"] = str(service.port)
-    return {**base, **dict(identity.environment if identity else ()), **dict(spec.environment), **own}
+    found = {**base, **dict(identity.environment if identity else ()), **dict(spec.environment)}
+    for mark in _MARKS:  # a unit that sets one would not be found, or be taken for another's
+        found.pop(mark, None)
+    return {**found, **own, **extra}
 
 
-def start(spec: UnitSpec, attempt: int, streams: Streams, base: Mapping[str, str], nofile: int | None) -> int:
+def notify_environment(spec: UnitSpec, path: str | None) -> dict[str, str]:
+    """What a process needs to speak to its notify socket at `path` (sd_notify(3), sd_watchdog_enabled(3)).
+
+    There is no WATCHDOG_PID: not only the process that is started may speak, but any of its tree.
+    """
+    if path is None:
+        return {}
+    found = {"NOTIFY_SOCKET": path}
+    if spec.liveness is not None and spec.liveness.kind == "notify":
+        found["WATCHDOG_USEC"] = str(round(spec.liveness.period * 1_000_000))
+    return found
+
+
+def start(
+    spec: UnitSpec,
+    attempt: int,
+    streams: Streams,
+    base: Mapping[str, str],
+    nofile: int | None,
+    extra: Mapping[str, str] | None = None,
+) -> int:
     """The pid of the new process, whose exec has succeeded. Raises SpawnError.
 
-    `nofile` is the soft limit of open files to restore, where the daemon raised its own.
+    `nofile` is the soft limit of open files to restore, where the daemon raised its own; `extra` are variables that
+    nothing else in its environment replaces.
     """
     identity = resolve(spec.user, spec.os_group)
     _check_directory(spec.directory)
     setup, report = _child_setup(spec, identity)
     try:
-        pid = _popen(spec, environment_of(spec, attempt, base, identity), streams, setup)
+        pid = _popen(spec, environment_of(spec, attempt, base, identity, extra or {}), streams, setup)
     except OSError as error:
         raise _spawn_error(spec, error) from error
     except ValueError as error:  # what no program can be given, such as a NUL in an argument

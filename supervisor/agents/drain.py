@@ -1,0 +1,236 @@
+"""The drain agents: each tells one unit to finish, and waits until nothing that it was asked is unanswered.
+
+What a unit still works on is known, best first, from itself (`in_flight = { http = ... }`), from whoever else can
+count it (`sources`, such as a gateway's own counters), or from the kernel, of the connections to its port, which needs
+no help of the unit. Where nobody can tell, the drain takes its whole time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..core.events import Drained
+from ..core.model import DrainSpec, Hook, HttpCall, InFlight, UnitSpec
+from ..core.traffic import Connection, count
+from ..host.clock import monotonic
+from ..host.http_client import HttpAnswer, HttpFailed
+from ..host.process import Post
+from ..host.signals import signal_name
+
+log = logging.getLogger("unitd.drain")
+
+LOOK_SECONDS = 0.1
+QUIET_LOOKS = 2  # in a row: an answer may be between two of the unit's processes
+
+Request = Callable[..., Awaitable[HttpAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a unit still has to do: `in_flight` was asked and is not answered; None: nobody can tell."""
+
+    in_flight: int | None
+    quiet: bool  # nothing at all goes on
+    detail: str = ""
+
+
+class Source(Protocol):
+    """Somebody who knows what a unit has in flight, such as a gateway that sends to it."""
+
+    async def load(self, spec: UnitSpec) -> Load | None:
+        """None: not about this unit, or not at this moment."""
+
+
+class Counts(Protocol):
+    """The kernel's sockets."""
+
+    def connections(self, address: str, port: int) -> list[Connection]:
+        """All to a local port. Raises OSError."""
+
+
+class Draining:
+    """One drain under way, for people to look at."""
+
+    __slots__ = ("deadline", "load", "since", "task", "what")
+
+    def __init__(self, seconds: float) -> None:
+        self.since = monotonic()
+        self.deadline = self.since + seconds
+        self.load: Load | None = None
+        self.what = "telling the unit to finish"
+        self.task: asyncio.Task[None] | None = None
+
+
+class Drains:
+    """All drain agents of the host. A unit has at most one drain under way."""
+
+    def __init__(
+        self,
+        post: Post,
+        *,
+        request: Request,
+        run: Callable[[UnitSpec, int, Sequence[str], float], Awaitable[bool]],
+        signal: Callable[[str, int], bool],
+        sockets: Counts,
+        ignored: Container[tuple[str, int]] = (),
+        sources: Sequence[Source] = (),
+    ) -> None:
+        """`request` is `http_client.request`; `run` runs a command of a unit, `signal` signals its leader.
+
+        `ignored` holds the local ends of the connections that are our own.
+        """
+        self._post, self._request, self._run, self._signal = post, request, run, signal
+        self._sockets, self._ignored, self._sources = sockets, ignored, sources
+        self._draining: dict[str, Draining] = {}
+        self._words: set[asyncio.Task[None]] = set()  # hooks under way that nobody waits for
+
+    def drain(self, spec: UnitSpec, attempt: int, *, notify: bool) -> None:
+        """Let the unit finish what it has -> Drained."""
+        self.call_off(spec.name)
+        how = spec.drain or DrainSpec()
+        draining = self._draining[spec.name] = Draining(how.timeout)
+        draining.task = asyncio.get_running_loop().create_task(self._drain(draining, spec, attempt, how, notify))
+
+    def resume(self, spec: UnitSpec, attempt: int) -> None:
+        """Tell a unit that it may take new work again."""
+        if spec.drain is not None and spec.drain.resume is not None:
+            task = asyncio.get_running_loop().create_task(self._tell(spec, attempt, spec.drain.resume, "resume"))
+            self._words.add(task)
+            task.add_done_callback(self._words.discard)
+
+    def call_off(self, unit: str) -> None:
+        """Nobody waits for that drain any more."""
+        draining = self._draining.pop(unit, None)
+        if draining is not None and draining.task is not None:
+            draining.task.cancel()
+
+    def in_flight(self, spec: UnitSpec) -> int | None:
+        """What the kernel sees in flight at this moment, or what was last seen; None: it cannot be seen."""
+        draining = self._draining.get(spec.name)
+        if draining is not None and draining.load is not None:
+            return draining.load.in_flight
+        how = spec.drain or DrainSpec()
+        if spec.service is None or how.in_flight is InFlight.NONE:
+            return None
+        return self._seen_by_kernel(spec, how).in_flight
+
+    def describe(self, unit: str) -> str:
+        """What a drain waits for, with its time; "" if there is none."""
+        draining = self._draining.get(unit)
+        if draining is None:
+            return ""
+        now = monotonic()
+        return f"{draining.what}: {now - draining.since:.1f} s of at most {draining.deadline - draining.since:.1f} s"
+
+    async def close(self) -> None:
+        """Stop waiting."""
+        tasks = [draining.task for draining in self._draining.values() if draining.task is not None]
+        for task in (*tasks, *self._words):
+            task.cancel()
+        await asyncio.gather(*tasks, *self._words, return_exceptions=True)
+
+    async def _drain(self, draining: Draining, spec: UnitSpec, attempt: int, how: DrainSpec, notify: bool) -> None:
+        try:
+            if notify and how.notify is not None:
+                await self._tell(spec, attempt, how.notify, "drain")
+                draining.deadline = monotonic() + how.timeout
+            await self._wait(draining, spec, how)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("%s: cannot tell what it has in flight; it is stopped without waiting", spec.name)
+        if self._draining.get(spec.name) is draining:
+            del self._draining[spec.name]
+        cut = draining.load.in_flight if draining.load is not None and not draining.load.quiet else 0
+        if cut:
+            log.warning("%s: %d requests were still open after %g s", spec.name, cut, how.timeout)
+        self._post(spec.name, Drained(attempt, cut or 0))
+
+    async def _wait(self, draining: Draining, spec: UnitSpec, how: DrainSpec) -> None:
+        if spec.service is None and how.in_flight is InFlight.CONNECTIONS:
+            return  # told, and there is no port whose traffic could be seen
+        quiet = 0
+        while True:
+            load = draining.load = await self._load(spec, how)
+            draining.what = load.detail
+            quiet = quiet + 1 if load.quiet else 0
+            left = draining.deadline - monotonic()
+            if quiet >= QUIET_LOOKS or left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_SECONDS, left))
+
+    async def _load(self, spec: UnitSpec, how: DrainSpec) -> Load:
+        """What the best of those who know says."""
+        if how.in_flight is InFlight.NONE:
+            return Load(None, quiet=False, detail="work in flight gets its time, for nobody can tell when it is over")
+        if how.in_flight is InFlight.HTTP and how.in_flight_call is not None:
+            load = await self._asked(spec, how.in_flight_call)
+            if load is not None:
+                return load
+        for source in self._sources:
+            load = await source.load(spec)
+            if load is not None:
+                return load
+        return self._seen_by_kernel(spec, how)
+
+    async def _asked(self, spec: UnitSpec, call: HttpCall) -> Load | None:
+        """The unit's own word: a number, or a JSON object with `in_flight`."""
+        try:
+            answer = await self._call(spec, call, 1.0)
+            value = json.loads(answer.body)
+            number = value.get("in_flight") if isinstance(value, dict) else value
+        except (HttpFailed, ValueError):
+            return None
+        if answer.status >= 300 or type(number) is not int or number < 0:
+            return None
+        return Load(number, quiet=number == 0, detail=f"{number} requests in flight, says the unit")
+
+    def _seen_by_kernel(self, spec: UnitSpec, how: DrainSpec) -> Load:
+        service = spec.service
+        if service is None:
+            return Load(None, quiet=False, detail="nobody can tell what is in flight")
+        try:
+            connections = self._sockets.connections(service.address, service.port)
+        except OSError as error:
+            return Load(None, quiet=False, detail=f"cannot see what is in flight ({error.strerror}): it gets its time")
+        traffic = count(connections, quiet_seconds=how.quiet, ignored=self._ignored)
+        number = traffic.in_flight + traffic.unaccepted
+        detail = f"{number} requests in flight"
+        if traffic.trailing:
+            detail += f", {traffic.trailing} connections just answered"
+        return Load(number, quiet=traffic.quiet, detail=detail)
+
+    # Words to the unit.
+
+    async def _tell(self, spec: UnitSpec, attempt: int, hook: Hook, what: str) -> None:
+        """Never fails: a unit that does not listen is taken out all the same."""
+        problem = ""
+        try:
+            problem = await self._told(spec, attempt, hook)
+        except (HttpFailed, OSError) as error:
+            problem = str(error)
+        if problem:
+            log.warning("%s: its %s hook failed: %s", spec.name, what, problem)
+
+    async def _told(self, spec: UnitSpec, attempt: int, hook: Hook) -> str:
+        if hook.http is not None:
+            answer = await self._call(spec, hook.http, hook.timeout)
+            return "" if answer.status < 400 else f"{hook.http.method} {hook.http.path} was answered {answer.status}"
+        if hook.signal is not None:
+            sent = self._signal(spec.name, hook.signal)
+            return "" if sent else f"cannot send {signal_name(hook.signal)}: it has no running process"
+        assert hook.argv is not None
+        return "" if await self._run(spec, attempt, hook.argv, hook.timeout) else f"{hook.argv[0]} failed"
+
+    async def _call(self, spec: UnitSpec, call: HttpCall, timeout_seconds: float) -> HttpAnswer:
+        service = spec.service
+        address = service.address if service is not None else "127.0.0.1"
+        port = call.port or (service.port if service is not None else 0)
+        return await self._request(
+            address, port, call.method, call.path, headers=call.headers, timeout_seconds=timeout_seconds
+        )

@@ -1,0 +1,209 @@
+"""What an earlier daemon has left: its processes, entries and operations are taken up, and come to a true end.
+
+Run once, at the start. The rules:
+
+- A unit's processes that still live are taken over, never doubled: found by the journal's record (pid, start time and
+  boot), and by the marks in their environment, for one may have been started and not been recorded any more. Nobody
+  reads their output any longer; so they go the exit path, and the unit is started again if it is to be up.
+- An entry that may be in the registry is not renewed any more. It is waited for like any other before the unit's next
+  process starts.
+- An operation that had not begun begins now, or expires if its deadline has passed. One that had begun is ordered
+  again: what it asked for is either true by then, or comes true now.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registry_client.errors import RegistryError
+from registry_client.model import Entry
+
+from ..core import order
+from ..core.events import RestartRequested, StartRequested, StopRequested
+from ..core.model import Phase, Unit, UnitSpec
+from ..host import tree
+from ..host.clock import monotonic, wall
+from ..host.journal import Journal
+from ..host.process import Processes
+from ..host.runner import Runners
+from .heartbeat import Heartbeats
+from .ledger import Ledger, Tracked
+from .maintenance import Maintenances
+from .operations import Operations
+from .orders import Orders
+from .record import Recorder
+from .restart import RestartAgents
+
+log = logging.getLogger("unitd.recovery")
+
+LEFT = "an earlier unitd has left its process, whose output nobody reads: it is taken out of traffic and ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What lives of a unit. `leader` is None if that has gone."""
+
+    attempt: int
+    leader: int | None
+    others: tuple[int, ...] = ()
+
+
+class Recovery:
+    """Brings all units into being, those of an earlier daemon as it has left them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        runners: Runners,
+        processes: Processes,
+        recorder: Recorder,
+        maintenances: Maintenances,
+        heartbeats: Heartbeats,
+        restart_agents: RestartAgents,
+    ) -> None:
+        self._journal, self._runners, self._processes, self._recorder = journal, runners, processes, recorder
+        self._maintenances, self._heartbeats, self._restart_agents = maintenances, heartbeats, restart_agents
+        self._alive: set[str] = set()  # units that were taken over with their processes
+        self.removed: list[str] = []  # units that are not in the configuration any more, and still live
+
+    def add_units(self, specs: Mapping[str, UnitSpec], attempts: Mapping[str, int], *, registry_forgot: bool) -> None:
+        """Make all units. `registry_forgot`: the registry has ended with the earlier daemon, and its entries too."""
+        for name, spec in specs.items():
+            drained = self._maintenances.of(name) is not None
+            self._runners.add(spec, attempts.get(name, 0), drained=drained)
+        if not attempts:
+            return
+        entries = {} if registry_forgot else self._entries()
+        for record in self._journal.entries():
+            if record.unit not in entries:
+                self._journal.forget_entry(record.unit)
+        trees = _living_trees(self._journal)
+        for name, found in trees.items():
+            if name not in self._runners.by_name:
+                self._add_removed(name, found.attempt)
+            self._take_over(name, found, published=name in entries)
+        for process in self._journal.processes():
+            if process.unit not in trees:
+                self._journal.forget_process(process.unit)
+        for name, (entry, ttl_seconds) in entries.items():
+            if name not in self._runners.by_name:
+                self._add_removed(name, entry.generation)
+            self._recorder.adopted(name, process=name in trees, entry=True)
+            self._heartbeats.adopt(name, entry, ttl_seconds)
+            self._restart_agents.adopt(name)
+
+    def _entries(self) -> dict[str, tuple[Entry, float]]:
+        found = {}
+        for record in self._journal.entries():
+            try:
+                found[record.unit] = Entry.from_json(json.loads(record.value)), record.ttl_seconds
+            except (ValueError, RegistryError) as error:
+                log.error("%s: cannot read what was recorded of its registry entry: %s", record.unit, error)
+        return found
+
+    def _add_removed(self, name: str, attempt: int) -> None:
+        group, _, number = name.partition(":")
+        self._runners.add(UnitSpec(name, group, int(number or 0), ("(not in the configuration)",)), attempt)
+        self.removed.append(name)
+
+    def _take_over(self, name: str, found: Tree, *, published: bool) -> None:
+        runner = self._runners.by_name[name]
+        attempt = max(found.attempt, runner.unit.attempt)
+        age = tree.age_seconds(found.leader) if found.leader is not None else None
+        unit = Unit(
+            phase=Phase.RUNNING, wanted=True, attempt=attempt, live=True, pid=found.leader, ready_at=monotonic(),
+            published=published, drained=runner.unit.drained, reason=LEFT,
+        )  # fmt: skip
+        self._processes.adopt(runner.spec, attempt, found.leader, found.others)
+        self._runners.adopt(name, unit, wall() - (age or 0.0))
+        self._recorder.adopted(name, process=True, entry=published)
+        self._alive.add(name)
+        log.warning("%s: %s (generation %d, pid %s)", name, LEFT, attempt, found.leader)
+
+    # Going on.
+
+    def go_on(self, wishes: Mapping[str, bool], ledger: Ledger, operations: Operations, orders: Orders) -> None:
+        """Order of every unit what is wanted of it, and take up the operations that were open."""
+        opened = ledger.load()
+        ordered = {item.operation.unit for item in opened if item.operation.verb in ("start", "stop", "restart")}
+        specs = {name: runner.spec for name, runner in self._runners.by_name.items()}
+        for wave in order.start_order(specs):
+            for name in wave:
+                if name not in ordered or name in self._alive:
+                    self._order(
+                        name, up=wishes.get(name, specs[name].autostart) and name not in self.removed, orders=orders
+                    )
+        for tracked in opened:
+            self._take_up(tracked, operations)
+
+    def _order(self, name: str, *, up: bool, orders: Orders) -> None:
+        runner = self._runners.by_name[name]
+        if name in self._alive:
+            self._runners.post(name, RestartRequested() if up else StopRequested())
+        elif self._heartbeats.entry(name) is not None:
+            self._wait_for_entry(name, up=up)
+        elif up:
+            self._runners.post(name, StartRequested(orders.waits_for(runner.spec)))
+
+    def _wait_for_entry(self, name: str, *, up: bool) -> None:
+        """Its process has ended while nobody looked; the entry must go before the next one may start."""
+        runner = self._runners.by_name[name]
+        phase = Phase.BACKOFF if up else Phase.EXPIRING
+        unit = runner.unit
+        reason = "its process ended while unitd was not there"
+        self._runners.adopt(
+            name,
+            Unit(
+                phase=phase,
+                wanted=up,
+                attempt=unit.attempt,
+                withdrawal=1,
+                published=True,
+                drained=unit.drained,
+                reason=reason,
+            ),
+            wall(),
+        )
+        self._restart_agents.take_out(runner.spec, unit.attempt, 1)
+
+    def _take_up(self, tracked: Tracked, operations: Operations) -> None:
+        operation = tracked.operation
+        if operation.verb in ("signal", "warm", "weight"):
+            operations.fail(operation, "unitd ended before it could write down whether this was done; order it again")
+        else:
+            operations.take_up(tracked)
+
+
+def _living_trees(journal: Journal) -> dict[str, Tree]:
+    """By unit: what lives of its newest attempt, and of older ones."""
+    boot = tree.boot_id()
+    recorded = {
+        record.unit: record
+        for record in journal.processes()
+        if record.boot == boot and tree.start_ticks(record.pid) == record.ticks and not _is_zombie(record.pid)
+    }
+    marked: dict[str, dict[int, list[int]]] = {}
+    for (unit, attempt), pids in tree.leftovers(journal.state_id()).items():
+        marked.setdefault(unit, {})[attempt] = pids
+    return {
+        name: _tree(marked.get(name, {}), recorded[name].attempt if name in recorded else 0,
+                    recorded[name].pid if name in recorded else None)
+        for name in sorted({*recorded, *marked})
+    }  # fmt: skip
+
+
+def _tree(by_attempt: Mapping[int, list[int]], attempt: int, leader: int | None) -> Tree:
+    newest = max((*by_attempt, attempt))
+    pids = [pid for pids in by_attempt.values() for pid in pids]
+    if leader is None or attempt != newest:  # it was started, and there was no time to write that down
+        places = [place for pid in by_attempt.get(newest, ()) if (place := tree.stat(pid)) is not None]
+        leader = next((place.pid for place in places if place.session == place.pid), None)
+    return Tree(newest, leader, tuple(pid for pid in pids if pid != leader))
+
+
+def _is_zombie(pid: int) -> bool:
+    place = tree.stat(pid)
+    return place is None or place.state in "ZX"

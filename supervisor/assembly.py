@@ -1,0 +1,308 @@
+"""All parts of the daemon, made and joined in one place; what any of them does is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from registry_client.backend import Backend
+from registry_client.backends.embedded import EmbeddedBackend, EmbeddedRegistry
+from registry_client.client import open_backend
+
+from .agents.apply import Applier
+from .agents.drain import Drains
+from .agents.entry import node_entry
+from .agents.heal import Healer
+from .agents.health import Health
+from .agents.heartbeat import Heartbeats
+from .agents.history import History
+from .agents.ledger import Ledger
+from .agents.maintenance import Maintenances
+from .agents.operations import Operations
+from .agents.orders import Orders
+from .agents.prewarm import Prewarms
+from .agents.publisher import Publisher
+from .agents.record import Recorder
+from .agents.recovery import Recovery
+from .agents.restart import RestartAgents
+from .agents.view import Agents, View, summary
+from .agents.warmup import Warmups
+from .core import events
+from .core.lifecycle import state_word
+from .core.model import DaemonSpec, Phase, Unit, UnitSpec
+from .core.restart import TokenBucket
+from .host import http_client
+from .host.cgroup import UnitGroup, find_base, make_home
+from .host.clock import iso, monotonic, wall
+from .host.command import Commands
+from .host.journal import Journal
+from .host.notify_sockets import NotifySockets
+from .host.output import OutputPump
+from .host.pipes import Pipes
+from .host.port_owner import PortOwners
+from .host.probe_tools import ProbeTools
+from .host.prober import Prober
+from .host.process import Processes
+from .host.runner import Runner, Runners
+from .host.setup import raise_open_files, units_environment
+from .host.traffic import Sockets
+from .host.vouch import Voucher
+from .plugin_registry import probe_kind
+from .wire import Command
+
+log = logging.getLogger("unitd")
+
+BUDGET_BURST = 100  # automatic restarts at once, before the host's budget per minute counts
+FLUSH_SECONDS = 5.0
+NODE = "unitd"  # the daemon's own name among the heartbeat agents' and the journal's; no unit can be called so
+_AWAY = (Phase.EXPIRING, Phase.SETTLING, Phase.DRAINING)
+
+
+class Parts:
+    """Everything that belongs to one running unitd, but its API and its signals."""
+
+    def __init__(self, spec: DaemonSpec) -> None:
+        """Raises ConfigError and OSError. Needs a running loop."""
+        self.spec = spec
+        nofile, environment = raise_open_files(), units_environment()
+        self.journal = Journal(spec.state_dir)
+        self.attempts = self.journal.attempts()
+        state_id, life = self.journal.state_id(), self.journal.next_life()
+        self.history = History(life)
+        self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
+        self.cgroups = self._make_cgroups()
+        self.recorder = Recorder(self.journal)
+        budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
+        self.runners = Runners(self._performers(), budget, self.recorder.step)
+        self.notify = NotifySockets(os.path.join(os.path.dirname(spec.socket) or ".", "notify"), self._on_notify)
+        self.processes = Processes(
+            self.runners.post,
+            Pipes(self.pump),
+            base_cgroup=self.cgroups,
+            environment=environment,
+            nofile=nofile,
+            before_spawn=self.journal.record_attempts,
+            notify=self.notify.offer,
+            state_id=state_id,
+        )
+        self.commands = Commands(self.processes.left_alone, environment=environment, nofile=nofile, state_id=state_id)
+        self._build_health()
+        self._build_registry()
+        self._build_traffic()
+        self._build_orders(state_id)
+
+    def _make_cgroups(self) -> Any:
+        base = find_base(self.spec.cgroup)
+        words = f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2"
+        log.info("units get %s", words)
+        return make_home(base) if base else None
+
+    def _build_health(self) -> None:
+        self.sockets = Sockets()
+        owners = PortOwners(self.sockets)
+        self._vouch = Voucher(self.processes, owners, self._spec)
+        self._tools = ProbeTools(self.commands, owners, self._spec)
+        percent = self.spec.mass_failure_percent
+        self.health = Health(self.runners.post, Prober(probe_kind), self._vouch, mass_failure_percent=percent)
+
+    def _build_registry(self) -> None:
+        self.registry = EmbeddedRegistry() if self.spec.registry_backend == "embedded" else None
+        self.backend = self._open_backend()
+        self.heartbeats = Heartbeats(
+            self.backend,
+            self._on_registered,
+            vouch=self._vouch,
+            on_doubt=self.health.doubt,
+            before_register=self.recorder.entry,
+        )
+
+    def _open_backend(self) -> Backend:
+        timeout = self.spec.registry_ttl_seconds / 6
+        if self.registry is not None:
+            return EmbeddedBackend(self.registry, timeout_seconds=timeout)
+        return open_backend(self.spec.registry_backend, url=self.spec.registry_url, timeout_seconds=timeout)
+
+    def _build_traffic(self) -> None:
+        self.drains = Drains(
+            self.runners.post,
+            request=http_client.request,
+            run=self._run_hook,
+            signal=self.processes.signal,
+            sockets=self.sockets,
+        )
+        self.prewarms = Prewarms(self.runners.post, http_client.request)
+        self.warmups = Warmups(self._on_weight, self._save_weight, self._on_full)
+
+    def _build_orders(self, state_id: str) -> None:
+        self.ledger = Ledger(self.journal, state_id)
+        self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming)
+        self.restart_agents = RestartAgents(self.backend, self.heartbeats, self.runners.post, self.operations.on_step)
+        self.publisher = Publisher(self.spec.node, self.runners, self.heartbeats, self.warmups, self.restart_agents)
+        self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
+        self.runners.observe(self._on_change)
+        self.orders = Orders(
+            self.runners, self.operations, self.processes, self.journal, self.maintenances, self.warmups
+        )
+        self.applier = Applier(self.runners, self.orders, self.operations, self.attempts, self._reregister)
+        self.healer = Healer(self.runners, self.runners.post, _watch_folder)
+        agents = Agents(
+            self.heartbeats, self.restart_agents, self.drains, self.health, self.publisher, self.prewarms,
+            self.maintenances,
+        )  # fmt: skip
+        self.view = View(self.runners, self.operations, lambda: agents)
+
+    def _performers(self) -> dict[type[events.Action], Any]:
+        """Who carries out which action; looked up when it happens, for some of them are built after the runners."""
+        return {
+            events.Spawn: lambda runner, action: self.processes.spawn(runner.spec, action.attempt),
+            events.Terminate: lambda runner, action: self.processes.terminate(runner.spec.name, action.attempt),
+            events.Kill: lambda runner, action: self.processes.kill(runner.spec.name, action.attempt),
+            events.Prewarm: lambda runner, action: self.prewarms.send(runner.spec, action.attempt),
+            events.Publish: lambda runner, action: self.publisher.publish(runner),
+            events.Withdraw: lambda runner, action: self.restart_agents.take_out(
+                runner.spec, action.attempt, action.withdrawal
+            ),
+            events.Drain: lambda runner, action: self.drains.drain(runner.spec, action.attempt, notify=action.notify),
+            events.Resume: lambda runner, action: self.drains.resume(runner.spec, action.attempt),
+        }
+
+    # Beginning.
+
+    def start_units(self, units: dict[str, UnitSpec]) -> None:
+        """Take up what an earlier daemon has left, and start what is to be up."""
+        recovery = Recovery(
+            self.journal, self.runners, self.processes, self.recorder, self.maintenances, self.heartbeats,
+            self.restart_agents,
+        )  # fmt: skip
+        recovery.add_units(units, self.attempts, registry_forgot=self.registry is not None)
+        self._restore_weights()
+        self.applier.leave(recovery.removed)
+        recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
+        self.maintenances.watch()
+
+    def _restore_weights(self) -> None:
+        for name, text in self.journal.facts("weight").items():
+            if name in self.runners.by_name:
+                record = json.loads(text)
+                self.warmups.restore(name, record["value"], max(0.0, wall() - record["at"]))
+
+    def register_node(self, host: str, port: int) -> None:
+        """Let others find this daemon's API."""
+        life = self.attempts.get(NODE, 0) + 1
+        self.journal.record_attempts([(NODE, life)])
+        entry = node_entry(self.spec.node, host, port, life, iso())
+        self.heartbeats.publish(NODE, entry, self.spec.registry_ttl_seconds)
+
+    # What joins the parts.
+
+    def unit(self, name: str) -> Unit | None:
+        """A unit as it is now."""
+        runner = self.runners.by_name.get(name)
+        return None if runner is None else runner.unit
+
+    def _spec(self, name: str) -> UnitSpec | None:
+        runner = self.runners.by_name.get(name)
+        return None if runner is None else runner.spec
+
+    def _waits_for(self, name: str) -> str:
+        return self.restart_agents.describe(name) or self.drains.describe(name)
+
+    def _warming(self, name: str) -> str:
+        return self.publisher.warming(name)
+
+    def _reregister(self, name: str) -> None:
+        """Its spec has changed: what only its entry holds, and how its health is looked at."""
+        runner = self.runners.by_name[name]
+        self.health.changed(runner.spec)
+        self.publisher.change(name)
+
+    async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
+        return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok
+
+    def _on_registered(self, name: str) -> None:
+        unit = self.unit(name)
+        if unit is not None:
+            self.operations.on_registered(name, unit)
+
+    def _on_weight(self, name: str) -> None:
+        self.publisher.change(name)
+
+    def _save_weight(self, name: str, value: dict[str, object] | None) -> None:
+        record = None if value is None else json.dumps({"value": value, "at": wall()}, separators=(",", ":"))
+        self.journal.record_fact("weight", name, record)
+
+    def _on_full(self, name: str) -> None:
+        self.history.add(name, "warm", "at full weight")
+        self.operations.on_full(name)
+
+    def _on_notify(self, unit: str, attempt: int) -> None:
+        self.health.poke(unit)
+
+    def _on_maintenance_over(self, name: str) -> None:
+        if name in self.runners.by_name:
+            self.orders.undrain([name], Command(reason="the time of its drain is over", issued_by="unitd"))
+        else:
+            self.maintenances.end(name)
+
+    def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
+        name, unit = runner.spec.name, runner.unit
+        self._look_after(runner, before, event)
+        self.publisher.on_change(runner, before, event)
+        self.operations.on_change(name, before, unit, event)
+        changed = unit.phase is not before.phase or unit.healthy != before.healthy or unit.drained != before.drained
+        if changed or isinstance(event, events.Spawned):
+            self.history.add(name, state_word(unit).lower(), summary(unit))
+            log.info("%s: %s", name, summary(unit))
+
+    def _look_after(self, runner: Runner, before: Unit, event: events.Event) -> None:
+        """The agents that belong to an attempt, or to a phase of it, begin and end with it."""
+        name, unit = runner.spec.name, runner.unit
+        if isinstance(event, events.Spawned) and unit.phase is Phase.STARTING:
+            target = self._tools.target(runner.spec, event.attempt, event.pid, self.notify.state(name))
+            self.health.watch(runner.spec, target)
+        if unit.phase is before.phase:
+            return
+        if before.phase is Phase.PREWARMING:
+            self.prewarms.cancel(name)
+        if before.phase is Phase.DRAINING and unit.phase is not Phase.DRAINING:
+            self.drains.call_off(name)
+        if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
+            self.health.forget(name, wanted=unit.wanted)
+        if not unit.live:
+            self.notify.close(name)
+
+    # Ending.
+
+    async def close(self, close_api: Callable[[], Any]) -> None:
+        """The registry's and the units' ends come first: whoever reads entries over HTTP must see them go."""
+        self.healer.close()
+        self.maintenances.close()
+        if self.heartbeats.entry(NODE) is not None:
+            await self.heartbeats.withdraw(NODE, deregister=True)
+        await self.health.close()
+        await self.prewarms.close()
+        await self.drains.close()
+        await self.restart_agents.close()
+        await self.heartbeats.close()
+        await self.backend.close()
+        await close_api()
+        self.warmups.close()
+        self.commands.close()
+        self.notify.close_all()
+        self.processes.close()
+        self.sockets.close()
+        if self.cgroups is not None:
+            UnitGroup(str(self.cgroups)).remove()
+        await asyncio.to_thread(self.pump.close, FLUSH_SECONDS)
+        self.ledger.save()
+        self.journal.close()
+
+
+def _watch_folder(folder: str, changed: Callable[[], None]) -> Any:
+    # Brings watchdog and a thread: only where something is to be watched.
+    return import_module(".host.watch", __package__).Folder(folder, "", changed)
