@@ -13,6 +13,7 @@ from typing import Any
 from registry_client.backend import Backend
 from registry_client.backends.embedded import EmbeddedBackend, EmbeddedRegistry
 from registry_client.client import open_backend
+from registry_client.model import Entry
 
 from .agents.apply import Applier
 from .agents.drain import Drains
@@ -118,8 +119,12 @@ class Parts:
             self._on_registered,
             vouch=self._vouch,
             on_doubt=self.health.doubt,
-            before_register=self.recorder.entry,
+            before_register=self._before_register,
         )
+
+    def _before_register(self, name: str, entry: Entry, ttl_seconds: float) -> None:
+        if name != NODE:  # nothing that is started again has to wait for the end of the daemon's own entry
+            self.recorder.entry(name, entry, ttl_seconds)
 
     def _open_backend(self) -> Backend:
         timeout = self.spec.registry_ttl_seconds / 6
@@ -252,6 +257,8 @@ class Parts:
     def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         name, unit = runner.spec.name, runner.unit
         self._look_after(runner, before, event)
+        if before.drained and not unit.drained:
+            self.maintenances.end(name)  # whatever it was that has put it into traffic again
         self.publisher.on_change(runner, before, event)
         self.operations.on_change(name, before, unit, event)
         changed = unit.phase is not before.phase or unit.healthy != before.healthy or unit.drained != before.drained

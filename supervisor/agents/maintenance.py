@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -101,12 +101,21 @@ def until_of(parameters: dict[str, object]) -> float | None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 366 * 86400:
             raise WireError(f"cannot drain for {seconds!r}: for_seconds must be a number from 0 to a year")
         return wall() + seconds
+    moment = moment_of(parameters)
+    if moment is not None and moment <= wall():
+        raise WireError(f"cannot drain until {until!r}: that is past")
+    return moment
+
+
+def moment_of(parameters: Mapping[str, object]) -> float | None:
+    """The moment that `until` of a command names, be it past; None: it names none. Raises WireError."""
+    until = parameters.get("until")
+    if until is None:
+        return None
     try:
         moment = datetime.fromisoformat(str(until))
     except ValueError:
         raise WireError(f"cannot drain until {until!r}: it must be ISO 8601 in UTC") from None
     if moment.tzinfo is None:
         raise WireError(f"cannot drain until {until!r}: it names no time zone; end it with Z")
-    if moment.timestamp() <= wall():
-        raise WireError(f"cannot drain until {until!r}: that is past")
     return moment.timestamp()

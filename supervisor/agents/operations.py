@@ -290,6 +290,10 @@ class Operations:
         """It cannot come true."""
         self._end(operation, "failed", error)
 
+    def expire(self, operation: Operation, error: str) -> None:
+        """Its time has passed."""
+        self._end(operation, "expired", error)
+
     def abort(self, operation: Operation, error: str) -> None:
         """It was called off."""
         if not operation.done:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from ..core import order
@@ -26,13 +27,13 @@ from ..core.events import (
 from ..core.lifecycle import can_cancel
 from ..core.model import Phase, Unit, UnitSpec
 from ..errors import WireError
-from ..host.clock import wall
+from ..host.clock import iso, wall
 from ..host.journal import Journal
 from ..host.process import Processes
 from ..host.runner import Runner, Runners
 from ..host.signals import signal_name, signal_number
 from ..wire import Command, Operation
-from .maintenance import Maintenance, Maintenances, until_of
+from .maintenance import Maintenance, Maintenances, moment_of, until_of
 from .operations import Operations
 from .warmup import Warmups
 
@@ -145,7 +146,10 @@ class Orders:
     def drain(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Take units out of traffic, and keep them out until somebody, or the time that was given, says otherwise."""
         _deadline(command)
-        until_of(command.parameters)
+        until = until_of(command.parameters)
+        if until is not None:  # a moment: it ends when it was to, however late it begins
+            others = {key: value for key, value in command.parameters.items() if key != "for_seconds"}
+            command = replace(command, parameters={**others, "until": iso(until)})
         for name in names:
             spec = self.specs[name]
             if spec.service is None and spec.drain is None:
@@ -250,8 +254,13 @@ class Orders:
         if operation.verb == "drain":
             parameters = dict(command.parameters)
             owner = str(parameters.get("owner") or command.issued_by)
-            until = until_of(parameters)
-            self._maintenances.begin(name, Maintenance(owner, command.reason, wall(), until))
+            until = moment_of(parameters)
+            if until is not None and until <= wall():
+                self._operations.expire(operation, "the time for which it was to be drained is over")
+                return
+            known = self._maintenances.of(name)
+            if known is None or (known.owner, known.reason, known.until) != (owner, command.reason, until):
+                self._maintenances.begin(name, Maintenance(owner, command.reason, wall(), until))
         elif operation.verb == "undrain":
             self._maintenances.end(name)
         self._runners.post(name, self._event(operation.verb, runner, command))

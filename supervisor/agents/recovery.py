@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from registry_client.errors import RegistryError
@@ -40,6 +40,9 @@ from .restart import RestartAgents
 log = logging.getLogger("unitd.recovery")
 
 LEFT = "an earlier unitd has left its process, whose output nobody reads: it is taken out of traffic and ended"
+_LIFE = ("start", "stop", "restart")  # verbs that say whether a unit is to be up
+_REGISTERS = ("start", "restart", "undrain")  # verbs that have ended when the registry has confirmed the unit
+_AT_ONCE = ("signal", "warm", "weight")  # verbs that nobody can say of afterwards whether they were carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,6 @@ class Recovery:
         for name, spec in specs.items():
             drained = self._maintenances.of(name) is not None
             self._runners.add(spec, attempts.get(name, 0), drained=drained)
-        if not attempts:
-            return
         entries = {} if registry_forgot else self._entries()
         for record in self._journal.entries():
             if record.unit not in entries:
@@ -106,7 +107,8 @@ class Recovery:
 
     def _add_removed(self, name: str, attempt: int) -> None:
         group, _, number = name.partition(":")
-        self._runners.add(UnitSpec(name, group, int(number or 0), ("(not in the configuration)",)), attempt)
+        place = int(number) if number.isdecimal() else 0  # the name is what some process has in its environment
+        self._runners.add(UnitSpec(name, group, place, ("(not in the configuration)",)), attempt)
         self.removed.append(name)
 
     def _take_over(self, name: str, found: Tree, *, published: bool) -> None:
@@ -127,54 +129,58 @@ class Recovery:
 
     def go_on(self, wishes: Mapping[str, bool], ledger: Ledger, operations: Operations, orders: Orders) -> None:
         """Order of every unit what is wanted of it, and take up the operations that were open."""
-        opened = ledger.load()
-        ordered = {item.operation.unit for item in opened if item.operation.verb in ("start", "stop", "restart")}
         specs = {name: runner.spec for name, runner in self._runners.by_name.items()}
+        to_be_up = {name for name, spec in specs.items() if self._is_to_be_up(spec, wishes)}
+        opened = [item for item in ledger.load() if not self._refuse(item, to_be_up, operations)]
+        ordered = {item.operation.unit for item in opened if item.operation.verb in _LIFE}
         for wave in order.start_order(specs):
             for name in wave:
-                if name not in ordered or name in self._alive:
-                    self._order(
-                        name, up=wishes.get(name, specs[name].autostart) and name not in self.removed, orders=orders
-                    )
+                self._order(name, up=name in to_be_up, ordered=name in ordered, orders=orders)
         for tracked in opened:
             self._take_up(tracked, operations)
 
-    def _order(self, name: str, *, up: bool, orders: Orders) -> None:
+    def _is_to_be_up(self, spec: UnitSpec, wishes: Mapping[str, bool]) -> bool:
+        return wishes.get(spec.name, spec.autostart) and spec.name not in self.removed
+
+    def _refuse(self, tracked: Tracked, to_be_up: Collection[str], operations: Operations) -> bool:
+        """End an operation that cannot be gone on with, or must not be."""
+        operation, verb = tracked.operation, tracked.operation.verb
+        if verb in _AT_ONCE:
+            operations.fail(operation, "unitd ended before it could write down whether this was done; order it again")
+        elif verb == "stop" and operation.unit in to_be_up:  # of a shutdown: who orders a stop wants it to last
+            operations.abort(operation, "unitd has ended and begun again meanwhile, and the unit is to be up")
+        elif verb != "stop" and operation.unit in self.removed:
+            operations.fail(operation, "the unit was removed from the configuration")
+        return operation.done
+
+    def _order(self, name: str, *, up: bool, ordered: bool, orders: Orders) -> None:
+        """What is wanted of a unit. What an open operation orders (`ordered`) comes later, and takes its place."""
         runner = self._runners.by_name[name]
         if name in self._alive:
             self._runners.post(name, RestartRequested() if up else StopRequested())
         elif self._heartbeats.entry(name) is not None:
             self._wait_for_entry(name, up=up)
-        elif up:
+        elif up and not ordered:
             self._runners.post(name, StartRequested(orders.waits_for(runner.spec)))
 
     def _wait_for_entry(self, name: str, *, up: bool) -> None:
         """Its process has ended while nobody looked; the entry must go before the next one may start."""
         runner = self._runners.by_name[name]
-        phase = Phase.BACKOFF if up else Phase.EXPIRING
-        unit = runner.unit
-        reason = "its process ended while unitd was not there"
-        self._runners.adopt(
-            name,
-            Unit(
-                phase=phase,
-                wanted=up,
-                attempt=unit.attempt,
-                withdrawal=1,
-                published=True,
-                drained=unit.drained,
-                reason=reason,
-            ),
-            wall(),
-        )
-        self._restart_agents.take_out(runner.spec, unit.attempt, 1)
+        unit = Unit(
+            phase=Phase.BACKOFF if up else Phase.EXPIRING, wanted=up, attempt=runner.unit.attempt, withdrawal=1,
+            published=True, drained=runner.unit.drained, reason="its process ended while unitd was not there",
+        )  # fmt: skip
+        self._runners.adopt(name, unit, wall())
+        self._restart_agents.take_out(runner.spec, unit.attempt, unit.withdrawal)
 
     def _take_up(self, tracked: Tracked, operations: Operations) -> None:
-        operation = tracked.operation
-        if operation.verb in ("signal", "warm", "weight"):
-            operations.fail(operation, "unitd ended before it could write down whether this was done; order it again")
-        else:
-            operations.take_up(tracked)
+        runner = self._runners.by_name.get(tracked.operation.unit)
+        if runner is not None:
+            # An attempt that it was to see the end of may never have been written down, and its number be used now.
+            tracked.attempt = min(tracked.attempt, runner.unit.attempt)
+            # Whatever was confirmed to the earlier daemon is not in the registry any more, or is taken out now.
+            tracked.registers = tracked.operation.verb in _REGISTERS and runner.spec.service is not None
+        operations.take_up(tracked)
 
 
 def _living_trees(journal: Journal) -> dict[str, Tree]:

@@ -49,13 +49,13 @@ def _restart(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> 
 def _drain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Verdict:
     if not unit.drained:
         return ("failed", unit.reason or "it was taken back") if before is not None else None
-    return None if unit.phase in _OUT and not unit.leaving else ("succeeded", None)
+    return None if unit.phase in _OUT or unit.published else ("succeeded", None)
 
 
 def _undrain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Verdict:
     if unit.drained:
         return ("aborted", "it was drained again") if before is not None else None
-    waits = unit.phase is Phase.RUNNING and unit.healthy and registers
+    waits = registers and unit.wanted and unit.healthy and unit.phase not in (Phase.STOPPED, Phase.FATAL)
     return None if waits else ("succeeded", None)
 
 

@@ -138,7 +138,7 @@ RESTART = {
         values.choice({each.value: each for each in Removal}),
         "restart.removal",
     ),
-    "settle_seconds": Key("duration", "0", _DURATION, "restart.settle_seconds"),
+    "settle_seconds": Key("duration", "0.5", _DURATION, "restart.settle_seconds"),
     "backoff_initial": Key("duration", "1", _DURATION, "restart.backoff_initial"),
     "backoff_factor": Key("number", "2", values.number(1, 100), "restart.backoff_factor"),
     "backoff_max": Key("duration", "60", _DURATION, "restart.backoff_max"),

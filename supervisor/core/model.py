@@ -141,7 +141,7 @@ class RestartPolicy:
     backoff_jitter: float = 0.1  # share of the delay, added or taken away
     stable_seconds: float = 10.0  # ready for so long: earlier failures are forgotten
     removal: Removal = Removal.EXPIRE
-    settle_seconds: float = 0.0
+    settle_seconds: float = 0.5  # what was sent just before the entry went may still be on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +265,7 @@ class Unit:
     told: bool = False  # this attempt was told to refuse new work
     dead: bool = False  # liveness failed: nothing is awaited of this attempt any more
     published: bool = False  # its entry may be in the registry
+    withdrawn: bool = False  # a withdrawal of that entry is under way: whoever takes it out will answer
     delay_over: bool = True  # BACKOFF: the delay is over
     crashed: bool = False  # this end was not asked for: the restart policy decides, or has decided, what follows
     forced: bool = False  # stop even if the registry cannot be asked

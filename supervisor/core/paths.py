@@ -37,7 +37,7 @@ def spawn(unit: Unit, spec: UnitSpec) -> Answer:
     attempt = unit.attempt + 1
     fresh: dict[str, Any] = {
         "pid": None, "ready_at": None, "crashed": False, "forced": False, "live": True, "healthy": True,
-        "leaving": False, "told": False, "dead": False,
+        "leaving": False, "told": False, "dead": False, "withdrawn": False,
     }  # fmt: skip
     return enter(unit, Phase.STARTING, Spawn(attempt), seconds=spec.start_timeout, attempt=attempt, reason="", **fresh)
 
@@ -62,7 +62,7 @@ def serve(unit: Unit, spec: UnitSpec, *actions: Action, **facts: Any) -> Answer:
     """Into traffic, if it is to have any. Whether its entry is there already makes no difference."""
     if spec.service is None or unit.drained or not unit.healthy:
         return enter(unit, Phase.RUNNING, *actions, **facts)
-    return enter(unit, Phase.RUNNING, *actions, Publish(unit.attempt), published=True, **facts)
+    return enter(unit, Phase.RUNNING, *actions, Publish(unit.attempt), published=True, withdrawn=False, **facts)
 
 
 # The exit path.
@@ -77,15 +77,13 @@ def withdraw(unit: Unit) -> tuple[Unit, tuple[Action, ...]]:
 
 def withdraw_anew(unit: Unit) -> tuple[Unit, tuple[Action, ...]]:
     """Another withdrawal; what is said of earlier ones does not count any more."""
-    unit = replace(unit, withdrawal=unit.withdrawal + 1)
+    unit = replace(unit, withdrawal=unit.withdrawal + 1, withdrawn=True)
     return unit, (Withdraw(unit.attempt, unit.withdrawal),)
 
 
 def is_withdrawn(unit: Unit) -> bool:
     """A withdrawal is under way: whoever takes the entry out will answer."""
-    if unit.phase is Phase.RUNNING:
-        return unit.published and (unit.drained or not unit.healthy)
-    return unit.published and unit.phase is Phase.EXPIRING
+    return unit.published and unit.withdrawn
 
 
 def out(unit: Unit, spec: UnitSpec, *, leaving: bool = True) -> Answer:

@@ -233,7 +233,7 @@ def unconfirmed(unit: Unit, event: Unconfirmed, spec: UnitSpec) -> Answer:
     unit, actions = paths.resume(
         replace(unit, drained=unit.drained and unit.leaving), spec, f"not {what}: {event.reason}"
     )
-    if unit.healthy:
+    if unit.healthy and not unit.drained:
         return unit, actions
     unit, more = paths.withdraw_anew(unit)  # it was out of traffic before, and is to be
     return unit, (*actions, *more)
@@ -289,4 +289,4 @@ def kill_again(unit: Unit, event: TimerFired, spec: UnitSpec) -> Answer:
 
 def can_resume(unit: Unit) -> bool:
     """Being taken out, and still able to go on: nothing was signalled, and nobody told it to refuse work for good."""
-    return unit.live and not unit.crashed and not (unit.told and unit.leaving)
+    return unit.live and not unit.crashed and not unit.dead and not (unit.told and unit.leaving)

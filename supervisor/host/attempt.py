@@ -9,6 +9,7 @@ import logging
 import os
 import select
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from ..core.model import Exit, UnitSpec
@@ -86,6 +87,12 @@ class Process:
             number = result.si_status
             self.exit = Exit(f"killed by {signal_name(number)} after {lived}", signal=number, wall=wall())
 
+    def reap_escaped(self, pidfd: int) -> None:
+        """Forget one of those that are watched; it has ended. Its status is taken if it is a child of ours."""
+        del self.escaped[pidfd]
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
     def members(self, survey: tree.Survey) -> list[int]:
         """All of it that lives, wherever it went."""
         adopted_attempt = self.attempt if self.adopted else None
@@ -94,6 +101,12 @@ class Process:
     def below(self) -> list[int]:
         """What descends from its leader, while that lives."""
         return [] if self.leader_reaped else tree.descendants(self.pid)
+
+    def ask_to_stop(self) -> None:
+        """Send its stop signal to all of it that is known."""
+        self.signal_tree(self.spec.stopsignal)
+        if self.spec.stopsignal != signal.SIGCONT:
+            self.signal_tree(signal.SIGCONT)  # a stopped process cannot answer its stop signal
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to all of it that is known."""
@@ -159,14 +172,6 @@ def reap(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
     except ChildProcessError:
         return False
-
-
-def reap_watched(pidfd: int) -> None:
-    """Take the status of a process that has ended, if it is a child of ours."""
-    try:
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return
 
 
 def group_exists(pgrp: int) -> bool:

@@ -85,7 +85,8 @@ async def _writable(connection: socket.socket) -> None:
 
     def ready() -> None:
         loop.remove_writer(connection)  # or it would be called again before we run
-        writable.set_result(None)
+        if not writable.done():  # whoever waits may have been cancelled a moment ago
+            writable.set_result(None)
 
     loop.add_writer(connection, ready)
     try:

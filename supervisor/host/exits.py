@@ -62,8 +62,8 @@ class Exits:
                 log.warning("%s: cannot watch process %d: %s", process.unit, pid, error)
                 trouble = error
                 continue
-            process.escaped[pidfd] = pid
             self.add(pidfd, process)
+            process.escaped[pidfd] = pid
             if process.killed:
                 process.send(pidfd, signal.SIGKILL)
         return trouble

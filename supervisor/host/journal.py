@@ -75,20 +75,22 @@ class Journal:
             # A power cut may lose the last records, a killed daemon none: then the processes are gone as well.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("PRAGMA cache_size=-128")
-            self._check_version(path)
-            self._database.executescript(_SCHEMA)
-            self._database.execute(f"PRAGMA user_version={VERSION}")
+            version = self._check_version(path)
+            if version < VERSION:  # else nothing is written: there may be no room on the disk
+                self._database.executescript(_SCHEMA)
+                self._database.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.Error as error:
             os.close(self._lock)
             reason = f"cannot read {path}: {error}; move it away to start with an empty one"
             raise ConfigError(reason, key="daemon.state_dir") from error
 
-    def _check_version(self, path: str) -> None:
+    def _check_version(self, path: str) -> int:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             os.close(self._lock)
             reason = f"cannot use {path}: a later version of unitd has written it; run that one, or move it away"
             raise ConfigError(reason, key="daemon.state_dir")
+        return int(version)
 
     # Units.
 

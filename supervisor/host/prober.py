@@ -47,9 +47,10 @@ class Prober:
     ) -> Asking:
         """Ask from now on, until the answer's `close`.
 
-        The first check comes `initial_delay` and a random part of a period from now, the next ones every period; one
-        whose predecessor is still under way is skipped. `eager`: without the random part, and until the first success
-        again and again after short pauses. `probe` is asked instead of a new one of the spec's kind.
+        The first check comes `initial_delay` and a random part of a period from now, the next ones every period. Of
+        those that are due while another one is under way, one follows at once and the others are skipped. `eager`:
+        without the random part, and until the first success again and again after short pauses. `probe` is asked
+        instead of a new one of the spec's kind.
         """
         return Asking(self, spec, target, report, probe or self._make(spec), eager=eager)
 
@@ -142,11 +143,16 @@ class Asking:
 
     def start(self) -> None:
         """It is its turn: check."""
-        self._is_due = self._loop.time() + GRID_SECONDS >= self._due
+        self._begin(self._loop.time())
         self._task = self._loop.create_task(self._ask())
         self._prober.keep(self._task)
         self._task.add_done_callback(self._done)
         self._timer = self._loop.call_later(self.spec.timeout + SLACK_SECONDS, self._cut)
+
+    def _begin(self, now: float) -> None:
+        self._is_due = now + GRID_SECONDS >= self._due
+        if self._is_due:  # it stands for all that have been due until now
+            self._due += self.spec.period * max(1, math.floor((now - self._due) / self.spec.period) + 1)
 
     async def _ask(self) -> ProbeResult:
         try:
@@ -166,7 +172,7 @@ class Asking:
         """It is time for a check."""
         self._disarm()
         if self._task is not None:  # late, and still not ended although it was cancelled
-            self._is_due = True
+            self._begin(self._loop.time())
             self._answer(ProbeResult(False, "its last check has not ended yet"))
         elif self._prober.enter(self):
             self.start()
@@ -206,15 +212,14 @@ class Asking:
         """Arm the next check, then tell: whoever is told may close this."""
         self._disarm()
         now = self._loop.time()
-        is_due = self._is_due
-        if is_due:
-            self._due = _next_due(self._due, now, self.spec.period)
+        if now > self._due:  # of those that were due while this one was under way, one follows at once
+            self._due += self.spec.period * math.floor((now - self._due) / self.spec.period)
         if result.ok and self._pause:
             self._pause = 0.0
             self._due = _on_grid(now + self.spec.period * (1 - chance()))
         at = self._next_check(now)
         self._arm(max(at, now + GRID_SECONDS) if self._is_late else at)  # what was cut off gets a moment to end
-        self._report(result, is_due)
+        self._report(result, self._is_due)
 
     def _next_check(self, now: float) -> float:
         if self._again:
@@ -240,11 +245,6 @@ class _Broken:
 def _on_grid(at: float) -> float:
     # The subtrahend keeps what is on the grid already from being moved to its next line by a rounding error.
     return math.ceil(at / GRID_SECONDS - 0.001) * GRID_SECONDS
-
-
-def _next_due(due: float, now: float, period: float) -> float:
-    """The next due instant; those that have been missed meanwhile are skipped."""
-    return due + period * max(1, math.floor((now - due) / period) + 1)
 
 
 def _is_short(detail: str) -> bool:

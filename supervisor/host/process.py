@@ -25,7 +25,7 @@ from ..core.events import Event, Exited, Spawned, TreeEmpty
 from ..core.model import Exit, UnitSpec
 from ..errors import SpawnError
 from . import spawn, tree
-from .attempt import Process, group_exists, make_group, reap, reap_watched
+from .attempt import Process, group_exists, make_group, reap
 from .cgroup import GroupWatch, Mover, UnitGroup
 from .clock import chance, monotonic, wall
 from .exits import Exits
@@ -34,7 +34,6 @@ from .setup import child_signals
 log = logging.getLogger("unitd.process")
 
 SPAWNS_PER_TURN = 8  # of the loop: about 5 ms, so that starting 1000 units leaves room for heartbeats
-
 LOOK_AGAIN_SECONDS = 1.0
 
 Post = Callable[[str, Event], None]  # unit name, what happened
@@ -138,9 +137,7 @@ class Processes:
         if process.group is None or process.moving:
             self._sweep_before_orders()
             self._exits.watch_outside(process, self._members(process) if process.adopted else process.below())
-        process.signal_tree(process.spec.stopsignal)
-        if process.spec.stopsignal != signal.SIGCONT:
-            process.signal_tree(signal.SIGCONT)  # a stopped process cannot answer its stop signal
+        process.ask_to_stop()
 
     def kill(self, unit: str, attempt: int) -> None:
         """SIGKILL to the whole tree."""
@@ -197,8 +194,8 @@ class Processes:
             process.group = make_group(self._base, process)
             ends = [self._devnull if end is None else end for end in self._output.open(process.spec, process.attempt)]
             streams = spawn.Streams(self._devnull, *ends)
-            extra = spawn.notify_environment(process.spec, self._notify and self._notify(process.spec, process.attempt))
-            extra |= {"UNITD_STATE": self._state_id} if self._state_id else {}
+            path = self._notify and self._notify(process.spec, process.attempt)
+            extra = spawn.daemons_variables(process.spec, path, self._state_id)
             process.pid = spawn.start(process.spec, process.attempt, streams, self._environment, self._nofile, extra)
             process.started_at = monotonic()
             process.pidfd = os.pidfd_open(process.pid)
@@ -259,8 +256,7 @@ class Processes:
                 process.reap_leader()
                 self._leaders.discard(process.pid)
             else:
-                reap_watched(pidfd)
-                del process.escaped[pidfd]
+                process.reap_escaped(pidfd)
             os.close(pidfd)
         self._settle_all(dict.fromkeys(ended.values()))
 

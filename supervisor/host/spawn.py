@@ -69,16 +69,17 @@ def environment_of(
     return {**found, **own, **extra}
 
 
-def notify_environment(spec: UnitSpec, path: str | None) -> dict[str, str]:
-    """What a process needs to speak to its notify socket at `path` (sd_notify(3), sd_watchdog_enabled(3)).
+def daemons_variables(spec: UnitSpec, notify_path: str | None, state_id: str) -> dict[str, str]:
+    """What a process needs to know of its daemon: how to speak to it, if it may (sd_notify(3),
+    sd_watchdog_enabled(3)), and whose it is, if that has a name.
 
     There is no WATCHDOG_PID: not only the process that is started may speak, but any of its tree.
     """
-    if path is None:
-        return {}
-    found = {"NOTIFY_SOCKET": path}
-    if spec.liveness is not None and spec.liveness.kind == "notify":
-        found["WATCHDOG_USEC"] = str(round(spec.liveness.period * 1_000_000))
+    found = {"UNITD_STATE": state_id} if state_id else {}
+    if notify_path is not None:
+        found["NOTIFY_SOCKET"] = notify_path
+        if spec.liveness is not None and spec.liveness.kind == "notify":
+            found["WATCHDOG_USEC"] = str(round(spec.liveness.period * 1_000_000))
     return found
 
 

@@ -192,6 +192,7 @@ class Survey:
             for number in {entry.pgrp, entry.session}:
                 self._together.setdefault(number, set()).add(entry.pid)
         self._marked: dict[tuple[str, int], list[int]] | None = None
+        self._ours: dict[str | None, list[int]] | None = None  # children of ours, by the unit that they are marked with
 
     def members(self, leader: int, unit: str, *, ended: bool = False, adopted_attempt: int | None = None) -> list[int]:
         """Every living process of a unit: of its leader's group or session, below one of those, or an orphan of ours
@@ -202,7 +203,7 @@ class Survey:
         """
         reused = ended and leader in self._pids  # the number is somebody else's now
         found = set(self._together.get(leader, ())) if leader and not reused else set[int]()
-        found.update(pid for pid in self._below.get(os.getpid(), ()) if unit_of(pid) == unit)
+        found.update(self._our_children().get(unit, ()))
         if adopted_attempt is not None:
             found.update(self._all_marked().get((unit, adopted_attempt), ()))
         queue = list(found)
@@ -211,6 +212,13 @@ class Survey:
             found.update(below)
             queue += below
         return sorted(found)
+
+    def _our_children(self) -> dict[str | None, list[int]]:
+        if self._ours is None:
+            self._ours = {}
+            for pid in self._below.get(os.getpid(), ()):
+                self._ours.setdefault(unit_of(pid), []).append(pid)
+        return self._ours
 
     def _all_marked(self) -> dict[tuple[str, int], list[int]]:
         if self._marked is None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ class Host:
         wait: bool = True,
         before_exec: Callable[[], object] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = UNITD,
     ) -> None:
         """Start the daemon, and wait until it is ready."""
         name, _, value = self.marker.partition("=")
@@ -148,7 +149,7 @@ class Host:
 
         with open(self.stderr, "ab") as stderr:
             self.daemon = subprocess.Popen(
-                [*UNITD, "-c", str(self.config)],
+                [*program, "-c", str(self.config)],
                 cwd=ROOT,
                 env={**os.environ, name: value, **(environment or {})},
                 stdin=subprocess.DEVNULL,

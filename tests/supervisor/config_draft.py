@@ -11,6 +11,8 @@ from typing import Any
 
 MAIN, CART, DATABASE, ENV = "unitd.toml", "units.d/cart.toml", "units.d/database.toml", "cart.env"
 
+INLINE = ("environment", "metadata", "http", "tcp", "kernel", "notify", "resume", "in_flight")  # written on one line
+
 Tables = dict[str, Any]
 VALID: dict[str, Tables] = {
     MAIN: {
@@ -35,6 +37,20 @@ VALID: dict[str, Tables] = {
                     "name": "addToCart", "port": 9080, "address": "127.0.0.1", "weight": 100, "ttl_seconds": "5s",
                     "version": "1.4.{number}", "zone": "a", "metadata": {"team": "cart"},
                 },
+                "startup": {"tcp": {"port": "{port}"}, "period": 1, "failure_threshold": 30},
+                "readiness": {
+                    "http": {"path": "/healthz", "port": "{port}", "headers": {"Host": "cart"}, "status": [200, "300-399"]},
+                    "period": 5, "timeout": "500ms", "initial_delay": 1, "success_threshold": 2, "failure_threshold": 3,
+                },
+                "liveness": {"exec": ["/bin/true", "{unit}"], "period": "1m", "timeout": 5, "success_threshold": 1},
+                "drain": {
+                    "notify": {"http": "POST /drain", "timeout": 2}, "resume": {"signal": "USR2"},
+                    "in_flight": {"http": {"path": "/inflight", "headers": {"X-Probe": "1"}}}, "timeout": 20, "quiet": 0.5,
+                },
+                "warmup": {
+                    "initial": 20, "step": 20, "period": 5, "requests": ["GET /warm", {"path": "/warm/{number}"}],
+                    "requests_timeout": "10s",
+                },
                 "restart": {
                     "removal": "expire", "settle_seconds": 1, "backoff_initial": 1, "backoff_factor": 2.0,
                     "backoff_max": "1m", "backoff_jitter": 0.1, "stable_seconds": 10,
@@ -50,7 +66,10 @@ VALID: dict[str, Tables] = {
     DATABASE: {
         "unit": {
             "database": {"command": "/bin/sleep 1000", "autostart": False, "service": {"port": 5432}},
-            "monitor": {"command": "/bin/sleep 1000", "autostart": False, "depends_on": ["database"]},
+            "monitor": {
+                "command": "/bin/sleep 1000", "autostart": False, "depends_on": ["database"],
+                "liveness": {"kernel": True}, "drain": {"notify": {"exec": ["/bin/true", "{unit}"]}},
+            },
         }
     },
 }  # fmt: skip
@@ -118,16 +137,24 @@ class Draft:
 
 def _render(table: Tables, prefix: str, lines: list[str], places: dict[str, int]) -> None:
     for key, value in table.items():
-        if not isinstance(value, dict) or key in ("environment", "metadata"):
+        if not isinstance(value, dict) or key in INLINE:
             lines.append(f"{_key(key)} = {_value(value)}")
-            places.setdefault(f"{prefix}{key}", len(lines))
+            _note(f"{prefix}{key}", value, len(lines), places)
     for key, value in table.items():
-        if isinstance(value, dict) and key not in ("environment", "metadata"):
+        if isinstance(value, dict) and key not in INLINE:
             # A table without values of its own needs no header.
-            if not value or any(not isinstance(item, dict) for item in value.values()):
+            if not value or any(not isinstance(item, dict) or name in INLINE for name, item in value.items()):
                 lines += ["", "[" + ".".join(map(_key, [*prefix.split(".")[:-1], key])) + "]"]
                 places.setdefault(f"{prefix}{key}", len(lines))
             _render(value, f"{prefix}{key}.", lines, places)
+
+
+def _note(key: str, value: Any, line: int, places: dict[str, int]) -> None:
+    """A key has its line, and so have those of a table written on it."""
+    places.setdefault(key, line)
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _note(f"{key}.{name}", item, line, places)
 
 
 def _key(key: str) -> str:

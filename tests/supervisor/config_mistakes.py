@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.supervisor.config_draft import CART, DATABASE, ENV, MAIN, Draft, write
+from tests.supervisor.config_probe_mistakes import PROBE_KINDS
 from tests.supervisor.config_wrong_values import WRONG, WRONG_MAIN
 
 FOUR_MIB = 4 * 1024 * 1024
@@ -49,8 +50,9 @@ _BRACE_WORDS = (
 _HABITS = (
     "process_name", "stopasgroup", "killasgroup", "stdout_logfile", "stderr_logfile", "redirect_stderr",
     "stdout_logfile_maxbytes", "stderr_logfile_backups", "stdout_syslog", "port", "memory_max", "kill_timeout",
+    "healthcheck", "readinessProbe", "livenessProbe", "periodSeconds", "httpGet", "stop_grace_period", "preStop",
 )  # fmt: skip
-LATER = ("readiness", "liveness", "startup", "drain", "warmup")
+_PROBES = ("startup", "readiness", "liveness")
 
 
 def wrong_value(draft: Draft) -> None:
@@ -69,7 +71,7 @@ def wrong_value_in_the_main_file(draft: Draft) -> None:
 
 def misspelt_key(draft: Draft) -> None:
     table, prefix = draft.unit(), "unit.cart."
-    part = draft.rng.choice(["", "service", "restart", "logs", "limits"])
+    part = draft.rng.choice(["", "service", "restart", "logs", "limits", *_PROBES, "drain", "warmup"])
     if part:
         table, prefix = table[part], f"{prefix}{part}."
     # A required key is given under its own name too: else its absence would be the first error.
@@ -99,7 +101,7 @@ def table_that_is_none(draft: Draft) -> None:
 
 
 def part_that_is_no_table(draft: Draft) -> None:
-    part = draft.rng.choice(["service", "restart", "logs", "limits"])
+    part = draft.rng.choice(["service", "restart", "logs", "limits", *_PROBES, "drain", "warmup"])
     draft.unit()[part] = draft.rng.choice(["x", 80, True, ["x"]])
     draft.blame(f"unit.cart.{part}")
 
@@ -211,7 +213,7 @@ def unknown_placeholder(draft: Draft) -> None:
     word = draft.rng.choice(_BRACE_WORDS)
     key = draft.rng.choice(
         ["command", "directory", "environment.PORT", "envfile", "service.version", "service.metadata.team",
-         "logs.stdout", "logs.stderr"]
+         "logs.stdout", "logs.stderr", "readiness.http.path", "drain.notify.http", "startup.tcp.host"]
     )  # fmt: skip
     draft.put(CART, f"unit.cart.{key}", f"/x/{word}")
     draft.blame(f"unit.cart.{key}", CART)
@@ -221,12 +223,6 @@ def habit_of_supervisord(draft: Draft) -> None:
     key = draft.rng.choice(_HABITS)
     draft.unit()[key] = "1"
     draft.blame(f"unit.cart.{key}", CART)
-
-
-def table_of_a_later_version(draft: Draft) -> None:
-    part = draft.rng.choice(LATER)
-    draft.unit()[part] = draft.rng.choice([{}, {"timeout": 30}])
-    draft.blame(f"unit.cart.{part}")
 
 
 def unknown_dependency(draft: Draft) -> None:
@@ -339,11 +335,11 @@ KINDS: tuple[Callable[[Draft], None], ...] = (
     unknown_table, table_that_is_none, part_that_is_no_table, missing_command, missing_port, missing_url,
     unit_defined_in_two_files, table_written_twice, key_written_twice, list_of_tables, port_of_another_unit,
     port_of_the_daemon, port_without_a_service, bytes_that_are_no_text, another_encoding, huge_file, deeply_nested,
-    endless_number, truncated_file, garbage, unknown_placeholder, habit_of_supervisord, table_of_a_later_version,
+    endless_number, truncated_file, garbage, unknown_placeholder, habit_of_supervisord,
     unknown_dependency, circle_of_dependencies, name_that_is_none, shared_log, log_shared_by_the_processes_of_a_unit,
     log_that_is_a_folder, stderr_said_twice, timeouts_that_contradict, too_many_processes, last_port_too_high,
     included_file_that_includes, included_main_table, include_of_the_wrong_thing, include_of_a_folder,
-    include_of_a_file_that_is_not_there, missing_env_file, bad_line_in_the_env_file,
+    include_of_a_file_that_is_not_there, missing_env_file, bad_line_in_the_env_file, *PROBE_KINDS,
 )  # fmt: skip
 
 

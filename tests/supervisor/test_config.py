@@ -60,6 +60,7 @@ def test_every_key_of_the_daemon_arrives() -> None:
         watch = true
         cgroup = "/sys/fs/cgroup/x"
         restarts_per_minute = 5
+        mass_failure_percent = 20
         log_level = "debug"
         [http]
         listen = "[::1]:9301"
@@ -70,7 +71,7 @@ def test_every_key_of_the_daemon_arrives() -> None:
         """
     )
     assert config.daemon == DaemonSpec(
-        "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, "debug",
+        "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, 20, "debug",
         ("::1", 9301), "http", "http://10.0.0.5:9301/prefix", 5.0,
     )  # fmt: skip
 

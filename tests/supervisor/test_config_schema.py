@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from supervisor.config import schema
 from supervisor.config.schema import Key
 from supervisor.config.text import PLACEHOLDERS
 from supervisor.core.plan import FIELDS
+from supervisor.plugin_api import PROBES
 from tests.supervisor.config_files import MAIN, errors, loaded
 
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
@@ -62,6 +64,12 @@ def _with(table: str, key: str, value: str) -> str:
     lines[place] = value
     if key == "backend":
         lines.setdefault("registry.url", '"http://10.0.0.5:9301"')
+    if (part := table.removeprefix("unit.NAME.")) in schema.PROBES:
+        lines.setdefault(f"unit.a.{part}.tcp", "true")
+    if part == "drain":
+        lines.setdefault("unit.a.drain.notify", '{ signal = "USR1" }')
+    if part == "warmup":
+        lines.setdefault(f"unit.a.warmup.{'period' if key == 'step' else 'step'}", "10")
     return "".join(f"{place} = {value}\n" for place, value in lines.items())
 
 
@@ -80,13 +88,14 @@ def test_any_value_of_any_key_is_accepted_or_refused_at_that_key(place: tuple[st
 def _documented() -> dict[tuple[str, str], tuple[str, str, str]]:
     """(table, key) -> type, default and change, as the page has them."""
     found: dict[tuple[str, str], tuple[str, str, str]] = {}
-    table: str | None = None
+    tables: list[str] = []  # several in one heading have the same keys
     for line in DOC.read_text().splitlines():
         if heading := re.fullmatch(r"#+ (?:\[(.+)\]|(.*))", line):
-            table = heading[1] or ("" if heading[2] == "Main file" else None)
-        elif table is not None and (row := re.fullmatch(r"\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| .+ \|", line)):
-            assert (table, row[1]) not in found
-            found[table, row[1]] = row[2], row[3].strip("`"), row[4]
+            tables = heading[1].split("], [") if heading[1] else [""] * (heading[2] == "Main file")
+        elif tables and (row := re.fullmatch(r"\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| .+ \|", line)):
+            for table in tables:
+                assert (table, row[1]) not in found
+                found[table, row[1]] = row[2], row[3].strip("`"), row[4]
     return found
 
 
@@ -138,6 +147,54 @@ def test_the_examples_of_the_reference_are_valid() -> None:
     database = '[unit.database]\ncommand = "db"\n'
     config = loaded(main, **{"/etc/unitd/units.d/a.toml": cart, "/etc/unitd/units.d/b.toml": database})
     assert list(config.units) == ["addToCart:0", "addToCart:1", "database"]
+
+
+def test_a_changed_kind_of_a_probe_and_its_options_have_the_effect_that_the_reference_gives_probes() -> None:
+    assert {FIELDS[f"{probe}.{name}"][1].value for probe in schema.PROBES for name in ("kind", "options")} == {"live"}
+
+
+# Kinds of probes: an option's row names the kind, a kind's own row has empty cells.
+
+
+def _kinds() -> dict[str, dict[str, str]]:
+    """kind -> option -> default, as the page has them."""
+    found: dict[str, dict[str, str]] = {}
+    section = DOC.read_text().partition("\n## Kinds of probes")[2].partition("\n## ")[0]
+    for row in re.finditer(r"^\| `(\w+)` \| (?:`(\w+)` \| (.+?) \| (.+?)|\| \| )\| .+ \|$", section, re.MULTILINE):
+        options = found.setdefault(row[1], {})
+        if row[2]:
+            options[row[2]] = row[4].strip().strip("`")
+    return found
+
+
+KINDS = _kinds()
+SAMPLES = {
+    "port": "{port}", "host": "127.0.0.1", "body": "ok", "body_regex": "o+k", "username": "probe", "password": "secret",
+}  # fmt: skip
+
+
+def test_the_reference_names_every_kind_that_comes_with_unitd() -> None:
+    project = tomllib.loads((DOC.parents[2] / "pyproject.toml").read_text())["project"]
+    assert sorted(KINDS) == sorted(project["entry-points"][PROBES])
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "default"),
+    [(kind, option, default) for kind, options in KINDS.items() for option, default in options.items()],
+)
+def test_a_kind_knows_every_option_that_the_reference_gives_it(kind: str, option: str, default: str) -> None:
+    value = json.dumps(SAMPLES[option]) if default[0] == "(" else default
+    more = {"tls": ', scheme = "https"', "username": ', password = "p"'}.get(option, "")
+    assert not errors(
+        f'[unit.a]\ncommand = "x"\nservice = {{ port = 80 }}\nreadiness.{kind} = {{ {option} = {value}{more} }}'
+    )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "exec"])
+def test_the_list_of_a_kinds_known_options_is_that_of_the_reference(kind: str) -> None:
+    (found,) = errors(f'[unit.a]\ncommand = "x"\nservice = {{ port = 80 }}\nreadiness.{kind} = {{ zzzzzzzz = 1 }}')
+    assert found.key == f"unit.a.readiness.{kind}.zzzzzzzz"
+    assert sorted(found.reason.partition("known here: ")[2].split(", ")) == sorted(KINDS[kind])
 
 
 def test_every_placeholder_of_the_reference_is_known() -> None:

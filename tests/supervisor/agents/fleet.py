@@ -9,9 +9,12 @@ from typing import Any, cast
 
 from supervisor.agents.apply import Applier
 from supervisor.agents.history import History
+from supervisor.agents.ledger import Ledger
+from supervisor.agents.maintenance import Maintenances
 from supervisor.agents.operations import Operations
 from supervisor.agents.orders import Orders
 from supervisor.agents.view import View, summary
+from supervisor.agents.warmup import Warmups
 from supervisor.core.events import (
     Action,
     Drain,
@@ -20,8 +23,11 @@ from supervisor.core.events import (
     Exited,
     Gone,
     Kill,
+    Prewarm,
+    Prewarmed,
     Publish,
     Ready,
+    Resume,
     Spawn,
     Spawned,
     StartRequested,
@@ -76,15 +82,23 @@ class Fleet:
         self.done = list[tuple[str, Action]]()  # (unit, action), in the order that they were ordered
         self.held = set[type[Action]]()
         self.words = dict[str, str]()  # what a unit's agent waits for
+        self.warming = dict[str, str]()  # how far a unit is from its full weight
         self.reregistered = list[str]()
         self.processes = FakeProcesses()
         self.journal = Journal(str(folder / "state"))
-        performers = dict.fromkeys((Spawn, Publish, Withdraw, Drain, Terminate, Kill), self._perform)
+        performers = dict.fromkeys((Spawn, Prewarm, Publish, Withdraw, Drain, Resume, Terminate, Kill), self._perform)
         self.runners = Runners(performers, TokenBucket.full(60_000, 1000, monotonic()))
-        self.operations = Operations(self.unit, lambda name: self.words.get(name, ""))
+        self.ledger = Ledger(self.journal, self.journal.state_id())
+        self.operations = Operations(
+            self.unit, lambda name: self.words.get(name, ""), self.ledger, lambda name: self.warming.get(name, "")
+        )
+        self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
+        self.warmups = Warmups(lambda name: None, lambda name, value: None, self.operations.on_full)
         self.history = History()
         self.runners.observe(self._on_change)
-        self.orders = Orders(self.runners, self.operations, cast(Any, self.processes), self.journal)
+        self.orders = Orders(
+            self.runners, self.operations, cast(Any, self.processes), self.journal, self.maintenances, self.warmups
+        )
         self.applier = Applier(
             self.runners, self.orders, self.operations, self.journal.attempts(), self.reregistered.append
         )
@@ -96,6 +110,9 @@ class Fleet:
         for runner in self.runners.by_name.values():
             if runner.timer is not None:
                 runner.timer.cancel()
+        self.maintenances.close()
+        self.warmups.close()
+        self.ledger.save()
         self.journal.close()
 
     # The host.
@@ -113,6 +130,10 @@ class Fleet:
                 self.processes.running.add(name)
                 self.runners.post(name, Spawned(number, 4000 + number))
                 self.runners.post(name, Ready(number, monotonic()))
+            case Prewarm(number):
+                self.runners.post(name, Prewarmed(number))
+            case Resume(_):
+                pass
             case Publish(_):
                 unit = self.unit(name)
                 assert unit is not None
@@ -120,7 +141,7 @@ class Fleet:
             case Withdraw(number, withdrawal):
                 self.operations.on_step(name, "gone")
                 self.runners.post(name, Gone(number, withdrawal))
-            case Drain(number):
+            case Drain(number, _):
                 self.runners.post(name, Drained(number))
             case _:
                 self.exits(name, signal=15, reason="killed by SIGTERM after 1.0 s", attempt=attempt)
@@ -151,6 +172,9 @@ class Fleet:
         runner = self.runners.by_name.get(name)
         return None if runner is None else runner.unit
 
+    def _on_maintenance_over(self, name: str) -> None:
+        self.orders.undrain([name], Command(reason="the time of its drain is over", issued_by="unitd"))
+
     def _on_change(self, runner: Runner, before: Unit, event: Event) -> None:
         self.operations.on_change(runner.spec.name, before, runner.unit, event)
         if runner.unit.phase is not before.phase:
@@ -177,6 +201,12 @@ class Fleet:
 
     def stop(self, *names: str, **command: Any) -> list[Operation]:
         return self.orders.stop(names, Command(**command))
+
+    def drain(self, *names: str, **command: Any) -> list[Operation]:
+        return self.orders.drain(names, Command(**command))
+
+    def undrain(self, *names: str, **command: Any) -> list[Operation]:
+        return self.orders.undrain(names, Command(**command))
 
     def restart(self, *names: str, **command: Any) -> list[Operation]:
         return self.orders.restart(names, Command(**command))

@@ -9,19 +9,30 @@ import pytest
 
 from supervisor.core.model import (
     Autorestart,
+    DrainSpec,
+    Hook,
+    HttpCall,
+    InFlight,
     Limits,
     LogFormat,
     LogSpec,
+    ProbeSpec,
     Removal,
     RestartPolicy,
     ServiceSpec,
     UnitSpec,
+    WarmupSpec,
 )
 from supervisor.core.plan import FIELDS, Change, Effect, plan
 
-CART = UnitSpec("cart", "cart", 0, ("serve",), service=ServiceSpec("cart", "127.0.0.1", 9080))
+PROBES = ("startup", "readiness", "liveness")
+CART = UnitSpec(
+    "cart", "cart", 0, ("serve",), service=ServiceSpec("cart", "127.0.0.1", 9080), startup=ProbeSpec("tcp"),
+    readiness=ProbeSpec("http"), liveness=ProbeSpec("kernel"), drain=DrainSpec(), warmup=WarmupSpec(),
+)  # fmt: skip
 PARTS: dict[str, type[Any]] = {
-    "service": ServiceSpec, "restart": RestartPolicy, "logs": LogSpec, "limits": Limits,
+    "service": ServiceSpec, "restart": RestartPolicy, "logs": LogSpec, "limits": Limits, "drain": DrainSpec,
+    "warmup": WarmupSpec, **dict.fromkeys(PROBES, ProbeSpec),
 }  # fmt: skip
 
 OTHER: dict[str, Any] = {
@@ -36,6 +47,18 @@ OTHER: dict[str, Any] = {
     "restart.settle_seconds": 1.0, "logs.stdout": "/a", "logs.stderr": "/b", "logs.redirect_stderr": True,
     "logs.max_bytes": 1, "logs.backups": 1, "logs.format": LogFormat.JSON, "limits.rlimits": (("NOFILE", 1, 1),),
     "limits.memory_max": 1, "limits.pids_max": 1, "limits.nice": 1, "limits.oom_score_adj": 1,
+    "service.own_port": False, "drain": None, "drain.notify": Hook(signal=10), "drain.resume": Hook(signal=12),
+    "drain.in_flight": InFlight.NONE, "drain.in_flight_call": HttpCall("GET", "/"), "drain.timeout": 1.0,
+    "drain.quiet": 0.0, "warmup": None, "warmup.initial": 20, "warmup.step": 20, "warmup.period": 5.0,
+    "warmup.requests": (HttpCall("GET", "/"),), "warmup.requests_timeout": 1.0, **dict.fromkeys(PROBES),
+    **{
+        f"{probe}.{name}": value
+        for probe in PROBES
+        for name, value in (
+            ("kind", "exec"), ("options", '{"port":1}'), ("period", 1.0), ("timeout", 2.0), ("initial_delay", 1.0),
+            ("success_threshold", 2), ("failure_threshold", 1),
+        )
+    },
 }  # fmt: skip
 
 
@@ -60,10 +83,34 @@ def test_every_field_of_a_spec_and_of_its_parts_has_an_effect() -> None:
 
 @pytest.mark.parametrize("field", list(FIELDS))
 def test_a_change_of_any_field_is_seen_with_its_effect_and_key(field: str) -> None:
-    change = only(CART, changed(CART, field, OTHER[field]))
+    new = changed(CART, field, OTHER[field])
+    change = only(CART, new)
     key, effect = FIELDS[field]
     assert change.effect is effect
-    assert change.keys == (("limits.nofile",) if field == "limits.rlimits" else (key,))
+    assert change.keys == _KEYS.get(field, (key,))
+
+
+_KEYS = {
+    "limits.rlimits": ("limits.nofile",),
+    "startup.kind": ("startup.tcp", "startup.exec"), "startup.options": ("startup.tcp",),
+    "readiness.kind": ("readiness.http", "readiness.exec"), "readiness.options": ("readiness.http",),
+    "liveness.kind": ("liveness.kernel", "liveness.exec"), "liveness.options": ("liveness.kernel",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [*PROBES, "drain", "warmup"])
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_probe_a_drain_or_a_warmup_that_comes_or_goes_is_told_as_one_live_change(part: str, comes: bool) -> None:
+    pair = [replace(CART, **{part: None}), CART]
+    old, new = pair if comes else reversed(pair)
+    assert only(old, new) == Change("cart", Effect.LIVE, (part,))
+
+
+def test_what_watches_drains_and_warms_up_a_unit_changes_without_another_process() -> None:
+    parts = (*PROBES, "drain", "warmup")
+    fields_of_them = [field for field in FIELDS if field.partition(".")[0] in parts]
+    assert len(fields_of_them) == 5 + 3 * 7 + 6 + 5
+    assert {FIELDS[field][1] for field in (*fields_of_them, "service.own_port")} == {Effect.LIVE}
 
 
 @pytest.mark.parametrize(

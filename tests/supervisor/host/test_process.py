@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.events import Event, Exited, Spawned, TreeEmpty
-from supervisor.core.model import Limits
+from supervisor.core.model import Limits, UnitSpec
 from supervisor.host import process, tree
 from supervisor.host.setup import keep_descriptors_private
 from supervisor.host.signals import signal_name
@@ -483,6 +483,34 @@ def test_a_journal_that_cannot_be_written_starts_nothing() -> None:
             exited = await host.exited()
             assert exited.exit.stage == "journal" and exited.exit.can_heal
             assert "No space left on device" in exited.exit.reason
+
+    run(scenario())
+
+
+def test_a_unit_gets_the_notify_socket_that_is_opened_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosting() as host:
+            host.sink.path = str(tmp_path / "out")
+            host.processes._notify = lambda spec, attempt: f"/run/{spec.name}-{attempt}" if attempt == 2 else None
+            for attempt in (1, 2):
+                await host.spawned(shell("echo ${NOTIFY_SOCKET-none}"), attempt)
+                await host.exited(attempt=attempt)
+            assert Path(host.sink.path).read_text() == "none\n/run/web-2\n"
+
+    run(scenario())
+
+
+def test_a_notify_socket_that_cannot_be_opened_fails_the_start() -> None:
+    async def scenario() -> None:
+        async with hosting() as host:
+
+            def refuse(spec: UnitSpec, attempt: int) -> str | None:
+                raise OSError(errno.ENAMETOOLONG, "the path of the notify socket is too long")
+
+            host.processes._notify = refuse
+            host.processes.spawn(unit(), 1)
+            assert (await host.exited()).exit.reason == "cannot start it: the path of the notify socket is too long"
+            assert host.events(kind=Spawned) == []
 
     run(scenario())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.model import Limits, ServiceSpec, UnitSpec
+from supervisor.core.model import Limits, ProbeSpec, ServiceSpec, UnitSpec
 from supervisor.errors import SpawnError
 from supervisor.host import spawn
 from supervisor.host.setup import default_signals
@@ -33,14 +33,19 @@ class Started:
         self.folder, self.pids = folder, list[int]()
 
     def __call__(
-        self, spec: UnitSpec, base: Mapping[str, str] = BASE, nofile: int | None = None, attempt: int = 7
+        self,
+        spec: UnitSpec,
+        base: Mapping[str, str] = BASE,
+        nofile: int | None = None,
+        attempt: int = 7,
+        extra: Mapping[str, str] | None = None,
     ) -> tuple[int, str]:
         """Its exit code (minus the signal) and what it said on both streams."""
         out = self.folder / f"out{len(self.pids)}"
         writing = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         silent = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            pid = spawn.start(spec, attempt, spawn.Streams(silent, writing, writing), base, nofile)
+            pid = spawn.start(spec, attempt, spawn.Streams(silent, writing, writing), base, nofile, extra)
         finally:
             os.close(writing)
             os.close(silent)
@@ -85,6 +90,28 @@ def test_the_environment_is_the_daemons_then_ours_then_what_the_unit_says(starte
         "UNITD_NUMBER": "1", "UNITD_GENERATION": "7", "UNITD_PORT": "9081", "SUPERVISOR_ENABLED": "1",
         "SUPERVISOR_PROCESS_NAME": "cart:1", "SUPERVISOR_GROUP_NAME": "cart",
     }  # fmt: skip
+
+
+def test_the_daemons_own_variables_are_not_the_units_to_say(started: Started) -> None:
+    said = tuple((key, "mine") for key in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "UNITD_STATE", "UNITD_COMMAND"))
+    spec = unit("env", environment=said, liveness=ProbeSpec("notify", period=2.5))
+    without = variables(started(spec)[1])
+    assert (without["NOTIFY_SOCKET"], without["WATCHDOG_USEC"]) == ("mine", "mine"), "there is no other one"
+    assert not {"UNITD_STATE", "UNITD_COMMAND"} & set(without)
+    extra = spawn.daemons_variables(spec, "/run/x", "f00")
+    found = variables(started(spec, extra=extra)[1])
+    assert (found["NOTIFY_SOCKET"], found["WATCHDOG_USEC"], found["UNITD_STATE"]) == ("/run/x", "2500000", "f00")
+    assert "WATCHDOG_PID" not in found and "UNITD_COMMAND" not in found
+
+
+def test_a_watchdog_is_named_only_where_somebody_listens() -> None:
+    listened = unit(readiness=ProbeSpec("notify"), liveness=ProbeSpec("tcp"))
+    assert spawn.daemons_variables(listened, "/run/x", "") == {"NOTIFY_SOCKET": "/run/x"}
+    assert spawn.daemons_variables(unit(liveness=ProbeSpec("notify")), None, "") == {}
+
+
+def variables(out: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in out.splitlines())
 
 
 def test_a_unit_without_a_service_has_no_port(started: Started) -> None:

@@ -85,6 +85,32 @@ def test_the_unit_is_read_from_the_environment() -> None:
         assert tree.unit_of(process.pid) is None
 
 
+def test_a_command_is_marked_but_no_part_of_its_unit() -> None:
+    marked = {"PATH": os.environ["PATH"], "UNITD_UNIT": "cart:1", "UNITD_GENERATION": "3", "UNITD_COMMAND": "1"}
+    with running("sh", "-c", "echo; sleep 1000", env={**marked, "UNITD_STATE": "f00"}) as process:
+        assert process.stdout and process.stdout.readline()
+        assert tree.marks_of(process.pid) == tree.Marks("cart:1", 3, "f00", True)
+        assert tree.unit_of(process.pid) is None
+        assert tree.members(GONE, "cart:1") == [] and tree.leftovers("f00") == {}
+
+
+def test_marks_that_make_no_sense_find_nothing() -> None:
+    marked = {"PATH": os.environ["PATH"], "UNITD_GENERATION": "many", "UNITD_STATE": "f00", "X": "UNITD_UNIT=cart"}
+    with running("sh", "-c", "echo; sleep 1000", env=marked) as process:
+        assert process.stdout and process.stdout.readline()
+        assert tree.marks_of(process.pid) == tree.Marks("", 0, "f00", False)
+        assert tree.leftovers("f00") == {} and tree.leftovers("f") == {}
+
+
+def test_the_number_of_a_leader_that_has_ended_may_be_somebody_elses() -> None:
+    with running("sh", "-c", "echo; sleep 1000") as process:
+        assert process.stdout and process.stdout.readline()
+        survey = tree.Survey()
+        assert process.pid in survey.members(process.pid, "web")
+        assert survey.members(process.pid, "web", ended=True) == []
+        assert survey.members(0, "web") == []
+
+
 def test_the_unit_is_found_even_in_the_middle_of_an_exec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "EXEC_MILLISECONDS", 2000)  # on a busy machine it may take long
     code = "import os, sys\nprint(flush=True)\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"

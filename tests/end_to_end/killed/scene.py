@@ -1,0 +1,193 @@
+"""A host whose daemon can be told to die at a record of its journal, a registry outside of it, and what must hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPException
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from uuid import uuid4
+
+from tests.end_to_end.host import Host
+from tests.end_to_end.killed.mortal import MORTAL, PLAN, TRACE
+from tests.end_to_end.killed.outside import OutsideRegistry
+from tests.end_to_end.machine import DEADLINE_SECONDS, is_alive, until
+
+LIFE = Path(__file__).with_name("life.py")
+Json = Any
+
+
+class Note(NamedTuple):
+    """What a life of a unit's program has noted."""
+
+    what: str
+    at: float  # CLOCK_BOOTTIME
+    pid: int
+    generation: int
+
+
+class Order(NamedTuple):
+    """A command, as it is given and given again."""
+
+    verb: str
+    pattern: str
+    body: dict[str, Any]
+
+    @classmethod
+    def new(cls, verb: str, pattern: str, **parameters: object) -> Order:
+        """One that was never given before."""
+        return cls(verb, pattern, {"command_id": uuid4().hex, "issued_by": "a test", "parameters": parameters})
+
+
+class Scene:
+    """One host with one service `web` of some processes."""
+
+    def __init__(self, registry: OutsideRegistry, *, processes: int = 1, removal: str = "deregister") -> None:
+        self.host, self.registry = Host(), registry
+        self.ttl_seconds = 0.6
+        self.service = f"web{uuid4().hex[:6]}"  # scenes share the registry
+        self.names = ["web"] if processes == 1 else [f"web:{number}" for number in range(processes)]
+        self._plans = count()
+        self._plan, self._trace = self.host.folder / "plan", self.host.folder / "trace"
+        self._port, self._removal, self._processes = self.host.port(processes), removal, processes
+        self.configure()
+
+    def configure(self, more: str = "", *, without_web: bool = False) -> None:
+        """Write the configuration, with other units beside the service, or without the service."""
+        folder = self.host.folder
+        life = f"{sys.executable} -S {LIFE} {{port}} {folder}/notes.{{process_num}} {folder}/lock.{{process_num}}"
+        web = f"""
+            [unit.web]
+            command = "{life}"
+            numprocs = {self._processes}
+            startsecs = 0.05
+            service = {{ name = "{self.service}", port = {self._port}, ttl_seconds = {self.ttl_seconds} }}
+            restart.removal = "{self._removal}"
+            """
+        registry = f'backend = "http", url = "{self.registry.url}"'
+        self.host.configure(("" if without_web else web) + more, registry=registry)
+
+    def run(self) -> None:
+        """Start the daemon, and wait until it answers."""
+        self.host.run(program=MORTAL, environment={PLAN: str(self._plan), TRACE: str(self._trace)})
+
+    def kill(self) -> None:
+        """The daemon is killed, wherever it is."""
+        self.host.signal(signal.SIGKILL)
+        assert self.host.wait() == -signal.SIGKILL
+
+    def close(self) -> None:
+        """End all, and complain about what is left."""
+        self._plan.unlink(missing_ok=True)
+        self.host.close()
+
+    # Orders, and death in the middle of them.
+
+    def give(self, order: Order) -> list[Json]:
+        """The operations of a command."""
+        path = f"/v1/units/{quote(order.pattern, safe='')}/{order.verb}"
+        answer = self.host.ask("POST", path, order.body)
+        assert answer.status == 202, answer
+        return list(answer.json["operations"])
+
+    def known(self, order: Order) -> list[Json]:
+        """The operations that the daemon knows of a command."""
+        answer = self.host.ask("GET", f"/v1/operations?command_id={order.body['command_id']}")
+        return [] if answer.status == 404 else list(answer.json["operations"])
+
+    def die_in(self, order: Order, number: int, side: str) -> bool:
+        """Give an order and let the daemon die at that record from now on; False: all was done before."""
+        self._plan.with_suffix(".new").write_text(json.dumps([str(next(self._plans)), number, side]))
+        self._plan.with_suffix(".new").rename(self._plan)
+        try:
+            operations = self.give(order)
+            until("it died, or was done", lambda: self._died() or self._is_done(operations))
+        except (OSError, HTTPException):
+            self.host.wait()
+        self._plan.unlink()
+        return self._died()
+
+    def _died(self) -> bool:
+        assert self.host.daemon is not None
+        code = self.host.daemon.poll()
+        assert code in (None, -signal.SIGKILL), self.host.said()
+        return code is not None
+
+    def _is_done(self, operations: list[Json]) -> bool:
+        paths = [f"/v1/operations/{operation['id']}" for operation in operations]
+        return all(self.host.ask("GET", path).json["finished"] for path in paths)
+
+    def deaths(self, verb: str, side: str, every: int = 1, **parameters: object) -> Iterator[tuple[Order, list[Json]]]:
+        """An order for all of the service, again and again, and the daemon's death at each n-th record of it in turn.
+
+        Gives, when a daemon has come after: the order, and its operations as they are when that one has ended them.
+        The last order is one that no daemon died in.
+        """
+        for number in count(1, every):
+            order = Order.new(verb, "web", **parameters)
+            died = self.die_in(order, number, side)
+            if died:
+                self.run()
+            known = self.known(order)
+            given = self.give(order)
+            ids = [operation["id"] for operation in given]
+            assert not known or [operation["id"] for operation in known] == ids, "the same command is the same"
+            assert known or number == 1 or verb != "restart", "it was accepted"
+            yield order, self.host.finish(given)
+            if not died:
+                return
+
+    # What must hold.
+
+    def notes(self, name: str) -> list[Note]:
+        """What a unit's lives have noted, in order."""
+        path = self.host.folder / f"notes.{name.partition(':')[2] or 0}"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [Note(what, float(at), int(pid), int(generation))
+                for what, at, pid, generation in map(str.split, lines)]  # fmt: skip
+
+    def check_alone(self) -> None:
+        """No life ever began beside another, and none is left but those that the daemon names."""
+        for name in self.names:
+            assert [note for note in self.notes(name) if note.what == "twice"] == []
+        named = {pid for pid in self.host.pids().values() if pid is not None}
+        assert until_equal(self.host.processes, named)
+
+    def check_registered(self, *names: str) -> None:
+        """Exactly these are in the registry, each with the generation of its living process."""
+        for name in names:
+            self.host.until_registered_outside(self, name)
+        found = {entry["unit"]: entry["generation"] for entry in self.registry.entries(self.service)}
+        units = self.host.units()
+        assert found == {name: units[name]["generation"] for name in names}
+        for name in names:
+            life = [note for note in self.notes(name) if note.what == "begin"][-1]
+            assert (life.pid, life.generation) == (units[name]["pid"], found[name])
+            assert is_alive(life.pid)
+
+    def check_fences(self) -> None:
+        """Once the journal says that an entry is fenced, no beat of it arrives until it is registered anew."""
+        slack = self.ttl_seconds / 4  # a beat may have been on its way; the next one would be due in a third
+        states: dict[str, list[tuple[float, bool]]] = {}
+        for line in self._trace.read_text().splitlines():
+            at, statement, rows = json.loads(line)
+            if statement.startswith(("INSERT OR REPLACE INTO entry", "UPDATE entry", "DELETE FROM entry")):
+                for row in rows:
+                    states.setdefault(row.split("'")[1], []).append((at, statement.startswith("INSERT")))
+        beats = [beat for beat in self.registry.beats if beat.unit in states]
+        for beat in beats:
+            allowed = [may for at, may in states[beat.unit] if at <= beat.at - slack]
+            since = [may for at, may in states[beat.unit] if beat.at - slack < at <= beat.at]
+            assert any(since) or allowed[-1:] != [False], f"{beat} after the fence: {states[beat.unit]}"
+
+
+def until_equal(look: Any, wanted: object) -> bool:
+    """It becomes that within the deadline."""
+    return bool(until(f"it is {wanted}", lambda: look() == wanted))
