@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -41,8 +40,9 @@ from .host import http_client
 from .host.cgroup import UnitGroup, find_base, make_home
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
+from .host.connect import OWN_ENDS
 from .host.journal import Journal
-from .host.notify_sockets import NotifySockets
+from .host.notify_sockets import NotifySockets, wants_socket
 from .host.output import OutputPump
 from .host.pipes import Pipes
 from .host.port_owner import PortOwners
@@ -80,7 +80,7 @@ class Parts:
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
         self.runners = Runners(self._performers(), budget, self.recorder.step)
-        self.notify = NotifySockets(os.path.join(os.path.dirname(spec.socket) or ".", "notify"), self._on_notify)
+        self._notify: NotifySockets | None = None  # until a unit wants one
         self.processes = Processes(
             self.runners.post,
             Pipes(self.pump),
@@ -88,7 +88,7 @@ class Parts:
             environment=environment,
             nofile=nofile,
             before_spawn=self.journal.record_attempts,
-            notify=self.notify.offer,
+            notify=self._offer_socket,
             state_id=state_id,
         )
         self.commands = Commands(self.processes.left_alone, environment=environment, nofile=nofile, state_id=state_id)
@@ -139,6 +139,7 @@ class Parts:
             run=self._run_hook,
             signal=self.processes.signal,
             sockets=self.sockets,
+            ignored=OWN_ENDS,
         )
         self.prewarms = Prewarms(self.runners.post, http_client.request)
         self.warmups = Warmups(self._on_weight, self._save_weight, self._on_full)
@@ -245,6 +246,14 @@ class Parts:
         self.history.add(name, "warm", "at full weight")
         self.operations.on_full(name)
 
+    def _offer_socket(self, spec: UnitSpec, attempt: int) -> str | None:
+        """The path of the attempt's notify socket. Raises OSError."""
+        if not wants_socket(spec):
+            return None
+        if self._notify is None:
+            self._notify = NotifySockets(f"{self.spec.socket}.notify", self._on_notify)
+        return self._notify.offer(spec, attempt)
+
     def _on_notify(self, unit: str, attempt: int) -> None:
         self.health.poke(unit)
 
@@ -270,7 +279,8 @@ class Parts:
         """The agents that belong to an attempt, or to a phase of it, begin and end with it."""
         name, unit = runner.spec.name, runner.unit
         if isinstance(event, events.Spawned) and unit.phase is Phase.STARTING:
-            target = self._tools.target(runner.spec, event.attempt, event.pid, self.notify.state(name))
+            said = self._notify.state(name) if self._notify is not None else None
+            target = self._tools.target(runner.spec, event.attempt, event.pid, said)
             self.health.watch(runner.spec, target)
         if unit.phase is before.phase:
             return
@@ -280,8 +290,8 @@ class Parts:
             self.drains.call_off(name)
         if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             self.health.forget(name, wanted=unit.wanted)
-        if not unit.live:
-            self.notify.close(name)
+        if not unit.live and self._notify is not None:
+            self._notify.close(name)
 
     # Ending.
 
@@ -300,7 +310,8 @@ class Parts:
         await close_api()
         self.warmups.close()
         self.commands.close()
-        self.notify.close_all()
+        if self._notify is not None:
+            self._notify.close_all()
         self.processes.close()
         self.sockets.close()
         if self.cgroups is not None:

@@ -115,7 +115,7 @@ class Control:
         """GET /v1/units[?names=a,b]"""
         names = request.query.get("names", "")
         chosen = self.orders.select(names.split(",")) if names else list(self.orders.specs)
-        return _json(200, {"units": [to_json(self.view.status(name)) for name in chosen]})
+        return _json(200, {"units": [to_json(status) for status in self.view.statuses(chosen)]})
 
     async def unit(self, request: Request, parts: tuple[str, ...]) -> Response:
         """GET /v1/units/{unit}"""

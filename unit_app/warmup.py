@@ -35,6 +35,7 @@ class WarmUp:
         self._forget()
         if hook is not None:
             _all.add(self)
+            self._expect()
             self._start()
 
     def _forget(self) -> None:
@@ -85,16 +86,21 @@ class WarmUp:
         return bool(board.slot) and board.words[board.slot + WARMTH] == _WARM
 
     def _look(self, stop: threading.Event) -> None:
-        # The slot is claimed only now: a child that was forked to execute another program never comes here.
+        # A forked child claims its slot only now: one that was forked to execute another program never comes here.
         seen, board = 0, self._flag.board
         while not stop.wait(LOOK_SECONDS):
-            slot = board.own_slot()
-            if board.words[slot + WARMTH] == _NOT_SERVING:
-                board.words[slot + WARMTH] = _COLD
+            slot = self._expect()
             wanted = board.words[WARM_ROUND]
             if wanted != seen and self._run(slot, wanted):
                 return
             seen = wanted
+
+    def _expect(self) -> int:
+        """From now on the unit is not warm before this process is. Its slot."""
+        slot, words = self._flag.board.own_slot(), self._flag.board.words
+        if words[slot + WARMTH] == _NOT_SERVING:
+            words[slot + WARMTH] = _COLD
+        return slot
 
     def _run(self, slot: int, wanted: int) -> bool:
         words = self._flag.board.words
@@ -120,9 +126,9 @@ class WarmUp:
     def _in_parent(self) -> None:
         if self._serving:
             self._start()
-        elif self._flag.board.slot and not self._running and not self._is_warm():
+        elif not self._running and not self._is_warm():
             # It forks before it has served: those that it forks will serve, and nobody waits for its own warmth.
-            self._flag.board.words[self._flag.board.slot + WARMTH] = _NOT_SERVING
+            self._flag.board.words[self._flag.board.own_slot() + WARMTH] = _NOT_SERVING
 
     def _in_child(self) -> None:
         self._forget()

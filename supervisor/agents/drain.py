@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Container, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from ..host.signals import signal_name
 log = logging.getLogger("unitd.drain")
 
 LOOK_SECONDS = 0.1
+SEEN_SECONDS = 0.2  # so long a look at many counts
 QUIET_LOOKS = 2  # in a row: an answer may be between two of the unit's processes
 
 Request = Callable[..., Awaitable[HttpAnswer]]
@@ -51,6 +53,9 @@ class Counts(Protocol):
 
     def connections(self, address: str, port: int) -> list[Connection]:
         """All to a local port. Raises OSError."""
+
+    def connections_of(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], list[Connection]]:
+        """The same for many (address, port) in one look. Raises OSError."""
 
 
 class Draining:
@@ -86,6 +91,8 @@ class Drains:
         """
         self._post, self._request, self._run, self._signal = post, request, run, signal
         self._sockets, self._ignored, self._sources = sockets, ignored, sources
+        self._seen: dict[tuple[str, int], list[Connection]] = {}  # by (address, port), at the last look at many
+        self._seen_at = -math.inf
         self._draining: dict[str, Draining] = {}
         self._words: set[asyncio.Task[None]] = set()  # hooks under way that nobody waits for
 
@@ -117,7 +124,19 @@ class Drains:
         how = spec.drain or DrainSpec()
         if spec.service is None or how.in_flight is InFlight.NONE:
             return None
+        seen = self._seen.get((spec.service.address, spec.service.port))
+        if seen is not None and monotonic() - self._seen_at < SEEN_SECONDS:
+            return self._judged(seen, how).in_flight
         return self._seen_by_kernel(spec, how).in_flight
+
+    def look(self, specs: Iterable[UnitSpec]) -> None:
+        """Look at the connections of many units at once, for `in_flight` in this moment."""
+        places = {(spec.service.address, spec.service.port) for spec in specs if spec.service is not None}
+        try:
+            self._seen = self._sockets.connections_of(places)
+        except OSError:
+            self._seen = {}
+        self._seen_at = monotonic()
 
     def describe(self, unit: str) -> str:
         """What a drain waits for, with its time; "" if there is none."""
@@ -198,6 +217,9 @@ class Drains:
             connections = self._sockets.connections(service.address, service.port)
         except OSError as error:
             return Load(None, quiet=False, detail=f"cannot see what is in flight ({error.strerror}): it gets its time")
+        return self._judged(connections, how)
+
+    def _judged(self, connections: list[Connection], how: DrainSpec) -> Load:
         traffic = count(connections, quiet_seconds=how.quiet, ignored=self._ignored)
         number = traffic.in_flight + traffic.unaccepted
         detail = f"{number} requests in flight"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from registry_client import lease as leases
@@ -42,6 +42,13 @@ class View:
     def __init__(self, runners: Runners, operations: Operations, agents: Callable[[], Agents | None]) -> None:
         """`agents` answers None where there are none, as for units without a service in tests."""
         self._runners, self._operations, self._agents = runners, operations, agents
+
+    def statuses(self, names: Sequence[str]) -> list[UnitStatus]:
+        """Many units. Raises KeyError."""
+        agents = self._agents()
+        if agents is not None and len(names) > 1:
+            agents.drains.look(self._runners.by_name[name].spec for name in names)
+        return [self.status(name) for name in names]
 
     def status(self, name: str) -> UnitStatus:
         """The unit as it is now. Raises KeyError."""

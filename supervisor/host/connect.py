@@ -9,8 +9,39 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from .clock import monotonic
+
 OnConnected = Callable[[tuple[str, int]], None]
 """Is told our own (address, port) of a connection before anybody can see it; once for each one that is tried."""
+
+
+class OwnEnds:
+    """Our own ends of young connections: what we ask a unit is no traffic of it.
+
+    An end counts for a minute, for the unit may still hold its side when we have long closed ours.
+    """
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, int], float] = {}  # in the order of their times
+
+    def add(self, end: tuple[str, int]) -> None:
+        """One more, made now."""
+        now = monotonic()
+        self._made.pop(end, None)
+        self._made[end] = now
+        for old in list(self._made):
+            if now - self._made[old] <= self.SECONDS:
+                break
+            del self._made[old]
+
+    def __contains__(self, end: object) -> bool:
+        made_at = self._made.get(end)  # type: ignore[call-overload]
+        return made_at is not None and monotonic() - made_at <= self.SECONDS
+
+
+OWN_ENDS = OwnEnds()  # of all connections of this process
 
 
 async def connect(address: str, port: int, on_connected: OnConnected | None = None) -> socket.socket:
@@ -52,8 +83,10 @@ async def _connect(family: int, target: Any, on_connected: OnConnected | None) -
         code = connection.connect_ex(target)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
-        if on_connected is not None:  # without an await since connect(): nobody has counted it yet
-            on_connected(_own(connection))
+        own = _own(connection)  # without an await since connect(): nobody has counted it yet
+        OWN_ENDS.add(own)
+        if on_connected is not None:
+            on_connected(own)
         if code:
             await _writable(connection)
             if code := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -71,8 +71,11 @@ class Server:
         self.kind, self.folder = kind, folder
         self.clients: list[Client] = []
         self.release, self.log, self.broken = (folder / name for name in ("release", "log", "broken"))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        # The port stays reserved: nobody else is given it, no client's own end either, but the server may listen on it.
+        self.reserved = socket.socket()
+        self.reserved.bind(("127.0.0.1", 0))
+        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port = self.reserved.getsockname()[1]
         own = {
             "APP_RELEASE": str(self.release), "APP_LOG": str(self.log), "APP_BROKEN": str(self.broken),
             "UNIT_APP_DIR": str(folder / "board"), "UNITD_UNIT": "cart:0", "UNITD_GENERATION": "1",
@@ -104,6 +107,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.reserved.close()
 
     def connect(self, source: str = "127.0.0.1") -> Client:
         self.clients.append(Client("127.0.0.1", self.port, timeout=10, source_address=(source, 0)))

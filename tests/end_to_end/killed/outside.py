@@ -36,12 +36,13 @@ class OutsideRegistry:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def __enter__(self) -> OutsideRegistry:
+    def start(self) -> None:
+        """Begin to answer on `url`."""
         self._thread.start()
         self._started.wait()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it."""
         self._loop.call_soon_threadsafe(self._finished.set)
         self._thread.join()
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
@@ -18,7 +16,7 @@ from uuid import uuid4
 from tests.end_to_end.host import Host
 from tests.end_to_end.killed.mortal import MORTAL, PLAN, TRACE
 from tests.end_to_end.killed.outside import OutsideRegistry
-from tests.end_to_end.machine import DEADLINE_SECONDS, is_alive, until
+from tests.end_to_end.machine import is_alive, until
 
 LIFE = Path(__file__).with_name("life.py")
 Json = Any
@@ -49,26 +47,26 @@ class Order(NamedTuple):
 class Scene:
     """One host with one service `web` of some processes."""
 
-    def __init__(self, registry: OutsideRegistry, *, processes: int = 1, removal: str = "deregister") -> None:
-        self.host, self.registry = Host(), registry
-        self.ttl_seconds = 0.6
-        self.service = f"web{uuid4().hex[:6]}"  # scenes share the registry
+    def __init__(self, *, processes: int = 1, removal: str = "deregister", ttl_seconds: float = 0.6) -> None:
+        self.host, self.registry = Host(), OutsideRegistry()
+        self.ttl_seconds = ttl_seconds
         self.names = ["web"] if processes == 1 else [f"web:{number}" for number in range(processes)]
         self._plans = count()
         self._plan, self._trace = self.host.folder / "plan", self.host.folder / "trace"
         self._port, self._removal, self._processes = self.host.port(processes), removal, processes
+        self.registry.start()
         self.configure()
 
     def configure(self, more: str = "", *, without_web: bool = False) -> None:
         """Write the configuration, with other units beside the service, or without the service."""
         folder = self.host.folder
-        life = f"{sys.executable} -S {LIFE} {{port}} {folder}/notes.{{process_num}} {folder}/lock.{{process_num}}"
+        life = f"{sys.executable} -S {LIFE} {{port}} {folder}/notes.{{number}} {folder}/lock.{{number}}"
         web = f"""
             [unit.web]
             command = "{life}"
             numprocs = {self._processes}
             startsecs = 0.05
-            service = {{ name = "{self.service}", port = {self._port}, ttl_seconds = {self.ttl_seconds} }}
+            service = {{ port = {self._port}, ttl_seconds = {self.ttl_seconds} }}
             restart.removal = "{self._removal}"
             """
         registry = f'backend = "http", url = "{self.registry.url}"'
@@ -86,7 +84,10 @@ class Scene:
     def close(self) -> None:
         """End all, and complain about what is left."""
         self._plan.unlink(missing_ok=True)
-        self.host.close()
+        try:
+            self.host.close()
+        finally:
+            self.registry.close()
 
     # Orders, and death in the middle of them.
 
@@ -124,25 +125,31 @@ class Scene:
         paths = [f"/v1/operations/{operation['id']}" for operation in operations]
         return all(self.host.ask("GET", path).json["finished"] for path in paths)
 
-    def deaths(self, verb: str, side: str, every: int = 1, **parameters: object) -> Iterator[tuple[Order, list[Json]]]:
+    def deaths(
+        self, verb: str, side: str, *, every: int = 1, first: int = 1, **parameters: object
+    ) -> Iterator[list[Json]]:
         """An order for all of the service, again and again, and the daemon's death at each n-th record of it in turn.
 
-        Gives, when a daemon has come after: the order, and its operations as they are when that one has ended them.
-        The last order is one that no daemon died in.
+        Gives the order's operations as they have ended, when a daemon has come after. The last order is one that no
+        daemon died in.
         """
-        for number in count(1, every):
+        died, number = True, first
+        while died:
             order = Order.new(verb, "web", **parameters)
             died = self.die_in(order, number, side)
             if died:
                 self.run()
             known = self.known(order)
+            assert known or not self._was_written(order), "it was accepted"
             given = self.give(order)
             ids = [operation["id"] for operation in given]
             assert not known or [operation["id"] for operation in known] == ids, "the same command is the same"
-            assert known or number == 1 or verb != "restart", "it was accepted"
-            yield order, self.host.finish(given)
-            if not died:
-                return
+            yield self.host.finish(given)
+            number += every
+        assert number > first + every, "no daemon died"
+
+    def _was_written(self, order: Order) -> bool:
+        return str(order.body["command_id"]) in self._trace.read_text()
 
     # What must hold.
 
@@ -158,19 +165,21 @@ class Scene:
         for name in self.names:
             assert [note for note in self.notes(name) if note.what == "twice"] == []
         named = {pid for pid in self.host.pids().values() if pid is not None}
-        assert until_equal(self.host.processes, named)
+        until_equal(self.host.processes, named)
 
     def check_registered(self, *names: str) -> None:
         """Exactly these are in the registry, each with the generation of its living process."""
-        for name in names:
-            self.host.until_registered_outside(self, name)
-        found = {entry["unit"]: entry["generation"] for entry in self.registry.entries(self.service)}
         units = self.host.units()
-        assert found == {name: units[name]["generation"] for name in names}
+        until_equal(self.registered, {name: units[name]["generation"] for name in names})
+        found = self.registered()
         for name in names:
             life = [note for note in self.notes(name) if note.what == "begin"][-1]
             assert (life.pid, life.generation) == (units[name]["pid"], found[name])
             assert is_alive(life.pid)
+
+    def registered(self) -> dict[str, int]:
+        """The generations that the registry shows, by unit."""
+        return {entry["unit"]: entry["generation"] for entry in self.registry.entries("web")}
 
     def check_fences(self) -> None:
         """Once the journal says that an entry is fenced, no beat of it arrives until it is registered anew."""
@@ -188,6 +197,6 @@ class Scene:
             assert any(since) or allowed[-1:] != [False], f"{beat} after the fence: {states[beat.unit]}"
 
 
-def until_equal(look: Any, wanted: object) -> bool:
+def until_equal(look: Callable[[], object], wanted: object) -> None:
     """It becomes that within the deadline."""
-    return bool(until(f"it is {wanted}", lambda: look() == wanted))
+    until(f"it is {wanted}", lambda: look() == wanted)

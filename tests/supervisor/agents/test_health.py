@@ -468,7 +468,7 @@ def test_a_datagram_is_answered_at_once_where_it_matters() -> None:
         world = World()
         world.breaks("said")
         world.watch(
-            replace(PLAIN, readiness=probe("said", "notify", success_threshold=1), liveness=probe("live")),
+            replace(PLAIN, readiness=probe("said", "notify"), liveness=probe("live", initial_delay=1000.0)),
             NotifyState(),
         )
         await asyncio.sleep(20.55)
