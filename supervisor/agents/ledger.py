@@ -76,7 +76,10 @@ class Ledger:
         self._numbers = itertools.count(1)
 
     def load(self) -> list[Tracked]:
-        """Take in what an earlier daemon has written; answers what it left open, oldest first."""
+        """Take in what an earlier daemon has written; answers what it left open, oldest first.
+
+        What is open is the unit's only from its `reopen` on: until then nothing that happens to the unit is its work.
+        """
         last = 0
         for number, text in self._journal.operations() if self._journal else ():
             last = number
@@ -84,7 +87,7 @@ class Ledger:
                 tracked = Tracked.from_json(text)
             except (ValueError, TypeError, KeyError):
                 continue  # of another version: nobody can go on with it, and nobody has its answer
-            self._take(tracked)
+            self._keep(tracked)
         self._numbers = itertools.count(last + 1)
         return [tracked for tracked in self._all.values() if not tracked.operation.done]
 
@@ -94,15 +97,18 @@ class Ledger:
 
     def add(self, tracked: Tracked) -> None:
         """One more, open; written with the next `save`."""
-        self._take(tracked)
+        self._keep(tracked)
+        self.reopen(tracked)
         self.touch(tracked)
 
-    def _take(self, tracked: Tracked) -> None:
+    def reopen(self, tracked: Tracked) -> None:
+        """It goes on."""
+        self._open.setdefault(tracked.operation.unit, []).append(tracked)
+
+    def _keep(self, tracked: Tracked) -> None:
         operation = tracked.operation
         self._all[operation.id] = tracked
         self._by_command.setdefault(operation.command_id, []).append(operation.id)
-        if not operation.done:
-            self._open.setdefault(operation.unit, []).append(tracked)
 
     def close(self, tracked: Tracked) -> None:
         """It has ended."""

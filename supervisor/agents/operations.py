@@ -120,6 +120,7 @@ class Operations:
 
     def take_up(self, tracked: Tracked) -> None:
         """Go on with an operation of an earlier daemon; what it had begun is begun again."""
+        self._ledger.reopen(tracked)
         self._step(tracked, "resume", "unitd had ended in the middle of it")
         if tracked.after:
             self._blocked.append(tracked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
@@ -169,13 +169,18 @@ class Scene:
 
     def check_registered(self, *names: str) -> None:
         """Exactly these are in the registry, each with the generation of its living process."""
-        units = self.host.units()
-        until_equal(self.registered, {name: units[name]["generation"] for name in names})
-        found = self.registered()
+        until("what is up is registered", lambda: self._is_registered(names))
+        found, units = self.registered(), self.host.units()
         for name in names:
             life = [note for note in self.notes(name) if note.what == "begin"][-1]
             assert (life.pid, life.generation) == (units[name]["pid"], found[name])
             assert is_alive(life.pid)
+
+    def _is_registered(self, names: Sequence[str]) -> bool:
+        units = self.host.units()
+        if any(units[name]["state"] != "RUNNING" for name in names):
+            return False  # a daemon that came after the order's end has taken it out once more
+        return self.registered() == {name: units[name]["generation"] for name in names}
 
     def registered(self) -> dict[str, int]:
         """The generations that the registry shows, by unit."""

@@ -103,7 +103,7 @@ def _drain_and_undrain(scene: Scene, side: str) -> None:
     undrains = scene.deaths("undrain", side)
     asked_at = time.time()
     for [drained] in scene.deaths("drain", side, for_seconds=HOUR, owner="a person"):
-        assert drained["state"] == "succeeded", drained
+        assert drained["state"] == "succeeded", (drained["error"], drained["steps"], scene.host.said()[-3000:])
         _check_drained(scene, asked_at)
         undrained = next(undrains, None)
         if undrained is None:
