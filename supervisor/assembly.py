@@ -109,7 +109,13 @@ class Parts:
         self._vouch = Voucher(self.processes, owners, self._spec)
         self._tools = ProbeTools(self.commands, owners, self._spec)
         percent = self.spec.mass_failure_percent
-        self.health = Health(self.runners.post, Prober(probe_kind), self._vouch, mass_failure_percent=percent)
+        self.health = Health(
+            self.runners.post,
+            Prober(probe_kind),
+            self._vouch,
+            mass_failure_percent=percent,
+            on_wavering=self._on_wavering,
+        )
 
     def _build_registry(self) -> None:
         self.registry = EmbeddedRegistry() if self.spec.registry_backend == "embedded" else None
@@ -241,6 +247,10 @@ class Parts:
     def _save_weight(self, name: str, value: dict[str, object] | None) -> None:
         record = None if value is None else json.dumps({"value": value, "at": wall()}, separators=(",", ":"))
         self.journal.record_fact("weight", name, record)
+
+    def _on_wavering(self, name: str, wavers: bool) -> None:
+        """A weight must not grow while the readiness probe does not answer well."""
+        (self.warmups.hold if wavers else self.warmups.release)(name)
 
     def _on_full(self, name: str) -> None:
         self.history.add(name, "warm", "at full weight")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from ..core.events import LivenessLost, ReadinessLost, ReadinessRegained, Ready
@@ -37,8 +38,21 @@ DOOR = ProbeSpec("tcp", period=1.0, timeout=1.0)  # how a starting unit's port i
 class Health:
     """All health agents of the host."""
 
-    def __init__(self, post: Post, prober: Prober, vouch: Vouch, *, mass_failure_percent: float = 50) -> None:
-        """`vouch` tells why a unit's process or port is not what it should be ("": it is); it must not block."""
+    def __init__(
+        self,
+        post: Post,
+        prober: Prober,
+        vouch: Vouch,
+        *,
+        mass_failure_percent: float = 50,
+        on_wavering: Callable[[str, bool], None] = lambda unit, wavers: None,
+    ) -> None:
+        """`vouch` tells why a unit's process or port is not what it should be ("": it is); it must not block.
+
+        `on_wavering` is told when the readiness probe of a unit that serves has failed, though not yet for good, and
+        when it has answered well again.
+        """
+        self._on_wavering = on_wavering
         self._post, self._prober, self._vouch, self._percent = post, prober, vouch, mass_failure_percent
         self._door = Door(vouch)
         self._loop = asyncio.get_running_loop()
@@ -218,6 +232,7 @@ class Health:
     def _look_at_service(self, watched: Watched, failed: str) -> None:
         fact = watched.fact()
         cannot = watched.serving and not fact and not watched.holds("readiness")
+        self._note_wavering(watched)
         goes = cannot and failed == "readiness" and self._may_lose(watched)
         held = "liveness" if watched.fell("liveness") else "readiness" if cannot and not goes else ""
         self._hold(watched, held)
@@ -228,6 +243,13 @@ class Health:
         elif goes:
             self._count_out(watched)
             self._withdraw(watched, watched.probes["readiness"].reason)
+
+    def _note_wavering(self, watched: Watched) -> None:
+        asked = watched.probes.get("readiness")
+        wavers = asked is not None and asked.state.failures > 0
+        if watched.serving and wavers != watched.wavers:
+            watched.wavers = wavers
+            self._on_wavering(watched.name, wavers)
 
     def _look_at_return(self, watched: Watched, fact: str) -> None:
         if fact:
@@ -240,7 +262,7 @@ class Health:
     # Doing. What is posted may come back at once, so it is posted last.
 
     def _serve(self, watched: Watched, event: Ready | ReadinessRegained) -> None:
-        watched.serving, watched.since = True, self._loop.time()
+        watched.serving, watched.wavers, watched.since = True, False, self._loop.time()
         self._match(watched)
         if watched.spec.service is not None:
             self._registered.add(watched.name)

@@ -237,6 +237,8 @@ class Operations:
             if first is not None and tracked.operation.verb == "restart":
                 unit = self._unit_of(first.operation.unit)
                 if unit is not None and unit.wanted and unit.phase is not Phase.RUNNING:
+                    if not unit.crashed and not unit.failures:
+                        continue  # it is on its way to yet another process because somebody wants that
                     tracked.after.discard(id_)
                     return f"the new process of {first.operation.unit} did not stay up ({unit.reason})"
                 if unit is not None and unit.phase is Phase.RUNNING and self._warming(first.operation.unit):

@@ -56,6 +56,11 @@ class Publisher:
             return ""
         return "" if self._warmups.is_full(name) else self._warmups.describe(name)
 
+    def words(self, name: str) -> str:
+        """Why its weight is not the full one, or how it grows; "" if there is nothing to say."""
+        runner = self._runners.by_name.get(name)
+        return self._warmups.describe(name) if runner is not None and is_published(runner.unit) else ""
+
     def _entry(self, runner: Runner) -> Entry:
         spec = runner.spec
         assert spec.service is not None

@@ -80,7 +80,7 @@ class View:
             last_exit=_exit(unit.last_exit),
             operation=operation.id if operation else None,
             why=self.why(name),
-            warmup=warming or None,
+            warmup=(agents.publisher.words(name) if agents else "") or None,
             probes=self._probes(name, agents),
             maintenance=maintenance.status() if maintenance else None,
         )
@@ -166,7 +166,7 @@ class View:
         else:
             health = agents.health.status(name)
             words = [
-                "serving", agents.publisher.warming(name), unit.reason, agents.heartbeats.trouble(name),
+                "serving", agents.publisher.words(name), unit.reason, agents.heartbeats.trouble(name),
                 health.why if health is not None else "", agents.prewarms.trouble(name),
             ]  # fmt: skip
         return "; ".join(dict.fromkeys(filter(None, words)))

@@ -75,6 +75,7 @@ def fall_ill(word: str) -> None:
 
 def spin() -> None:
     """Never come back to the event loop."""
+    note("busy")
     while True:
         pass
 

@@ -83,5 +83,3 @@ class OutsideRegistry:
             return question()
 
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(10)
-
-

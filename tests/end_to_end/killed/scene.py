@@ -125,9 +125,7 @@ class Scene:
         paths = [f"/v1/operations/{operation['id']}" for operation in operations]
         return all(self.host.ask("GET", path).json["finished"] for path in paths)
 
-    def deaths(
-        self, verb: str, side: str, *, every: int = 1, first: int = 1, **parameters: object
-    ) -> Iterator[list[Json]]:
+    def deaths(self, verb: str, side: str, first: int, every: int, **parameters: object) -> Iterator[list[Json]]:
         """An order for all of the service, again and again, and the daemon's death at each n-th record of it in turn.
 
         Gives the order's operations as they have ended, when a daemon has come after. The last order is one that no

@@ -15,18 +15,20 @@ import pytest
 from tests.end_to_end.killed.scene import Scene, until_equal
 
 Json = Any
-SIDES = ("before", "after")
+Records = tuple[str, int, int]
+Act = Callable[..., None]
+ALL = tuple((side, first, 2) for side in ("before", "after") for first in (1, 2))  # side, first record, then every n-th
 HOUR = 3600.0
 
 
-def _play(*acts: Callable[[Scene], None], **how: Any) -> None:
-    """Each with a host of its own, all at the same time: mostly they wait."""
-    with ThreadPoolExecutor(len(acts)) as pool:
-        for act in [pool.submit(_act, act, how) for act in acts]:
-            act.result()
+def _play(act: Act, *records: Records, **how: Any) -> None:
+    """Each part of the records with a host of its own, all at the same time: mostly they wait."""
+    with ThreadPoolExecutor(len(records)) as pool:
+        for played in [pool.submit(_on_a_host, partial(act, records=item), how) for item in records]:
+            played.result()
 
 
-def _act(act: Callable[[Scene], None], how: dict[str, Any]) -> None:
+def _on_a_host(act: Callable[[Scene], None], how: dict[str, Any]) -> None:
     scene = Scene(**how)
     try:
         scene.run()
@@ -38,9 +40,9 @@ def _act(act: Callable[[Scene], None], how: dict[str, Any]) -> None:
         scene.close()
 
 
-def _restart(scene: Scene, side: str, every: int, first: int = 1) -> None:
+def _restart(scene: Scene, records: Records) -> None:
     before = _generations(scene)
-    for operations in scene.deaths("restart", side, every=every, first=first):
+    for operations in scene.deaths("restart", *records):
         assert [operation["state"] for operation in operations] == ["succeeded"] * len(scene.names), operations
         scene.check_registered(*scene.names)
         scene.check_alone()
@@ -55,23 +57,21 @@ def _generations(scene: Scene) -> dict[str, int]:
 
 @pytest.mark.timeout(90)
 def test_a_restart_ends_with_a_new_registered_process_wherever_the_daemon_was_killed() -> None:
-    _play(*(partial(_restart, side=side, every=1) for side in SIDES))
+    _play(_restart, *ALL)
 
 
 @pytest.mark.timeout(90)
 def test_a_restart_waits_for_the_entrys_end_wherever_the_daemon_was_killed() -> None:
-    sampled = [("before", 2), ("before", 5), ("after", 3), ("after", 4)]
-    _play(*(partial(_restart, side=side, every=5, first=first) for side, first in sampled), removal="expire")
+    _play(_restart, ("before", 2, 5), ("before", 5, 5), ("after", 3, 5), ("after", 4, 5), removal="expire")
 
 
 @pytest.mark.timeout(90)
 def test_a_rolling_restart_replaces_every_process_wherever_the_daemon_was_killed() -> None:
-    sampled = [("before", 3), ("after", 6), ("after", 10)]
-    _play(*(partial(_restart, side=side, every=9, first=first) for side, first in sampled), processes=2)
+    _play(_restart, ("before", 3, 9), ("after", 2, 9), ("after", 6, 9), ("after", 10, 9), processes=2)
 
 
-def _stop_and_start(scene: Scene, side: str) -> None:
-    stops, starts = scene.deaths("stop", side), scene.deaths("start", side)
+def _stop_and_start(scene: Scene, records: Records) -> None:
+    stops, starts = scene.deaths("stop", *records), scene.deaths("start", *records)
     for [stopped] in stops:
         assert stopped["state"] == "succeeded", stopped
         assert scene.host.unit("web")["state"] == "STOPPED"
@@ -96,14 +96,14 @@ def _start_again(scene: Scene, starts: Iterator[list[Json]]) -> None:
 
 @pytest.mark.timeout(90)
 def test_a_stop_and_a_start_come_true_wherever_the_daemon_was_killed() -> None:
-    _play(*(partial(_stop_and_start, side=side) for side in SIDES))
+    _play(_stop_and_start, *ALL)
 
 
-def _drain_and_undrain(scene: Scene, side: str) -> None:
-    undrains = scene.deaths("undrain", side)
+def _drain_and_undrain(scene: Scene, records: Records) -> None:
+    undrains = scene.deaths("undrain", *records)
     asked_at = time.time()
-    for [drained] in scene.deaths("drain", side, for_seconds=HOUR, owner="a person"):
-        assert drained["state"] == "succeeded", (drained["error"], drained["steps"], scene.host.said()[-3000:])
+    for [drained] in scene.deaths("drain", *records, for_seconds=HOUR, owner="a person"):
+        assert drained["state"] == "succeeded", drained
         _check_drained(scene, asked_at)
         undrained = next(undrains, None)
         if undrained is None:
@@ -122,9 +122,9 @@ def _check_drained(scene: Scene, asked_at: float) -> None:
     kept = unit["maintenance"]
     assert kept["owner"] == "a person"
     until = datetime.fromisoformat(kept["until"]).timestamp()
-    assert asked_at + HOUR <= until + 0.001 and until <= time.time() + HOUR
+    assert asked_at + HOUR < until + 0.01 and until < time.time() + HOUR
 
 
 @pytest.mark.timeout(90)
 def test_a_drain_and_its_end_come_true_wherever_the_daemon_was_killed() -> None:
-    _play(*(partial(_drain_and_undrain, side=side) for side in SIDES))
+    _play(_drain_and_undrain, *ALL)

@@ -255,9 +255,7 @@ def test_force_may_come_later(late: Event) -> None:
 # Changes of mind on the way out.
 
 
-@pytest.mark.parametrize(
-    ("spec", "before"), [(SERVICE, ()), (SETTLING, (Gone(1, 1),)), (SERVICE, (Gone(1, 1),))]
-)
+@pytest.mark.parametrize(("spec", "before"), [(SERVICE, ()), (SETTLING, (Gone(1, 1),)), (SERVICE, (Gone(1, 1),))])
 def test_before_anything_was_signalled_a_stop_can_be_called_off(spec: UnitSpec, before: tuple[Event, ...]) -> None:
     unit, actions = after(running(spec), spec, StopRequested(), *before, CancelRequested())
     assert (*facts(unit, "phase", "wanted", "leaving"), actions) == (Phase.RUNNING, True, False, (Publish(1),))

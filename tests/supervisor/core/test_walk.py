@@ -41,7 +41,18 @@ from supervisor.core.events import (
 )
 from supervisor.core.lifecycle import step
 from supervisor.core.model import Autorestart, Phase, RestartPolicy, Unit, UnitSpec
-from tests.supervisor.core.lives import BAD, CLEAN, MISSING, PLAIN, PREWARMED, SERVICE, SETTLING, TOLD, TOLD_AND_BACK, WORKER
+from tests.supervisor.core.lives import (
+    BAD,
+    CLEAN,
+    MISSING,
+    PLAIN,
+    PREWARMED,
+    SERVICE,
+    SETTLING,
+    TOLD,
+    TOLD_AND_BACK,
+    WORKER,
+)
 
 REQUESTS: tuple[Event, ...] = (
     StartRequested(), StartRequested("db"), StopRequested(), StopRequested(force=True), RestartRequested(),
@@ -285,8 +296,10 @@ class World:
             self.trouble()
         elif self.truths and choice < (0.6 if self.unit.phase in OUT else 0.8):
             self.deliver(self.rng.choice(self.likely()))
-        elif self.unit.phase in NOTHING_RUNS and choice < 0.95:
-            self.post(StartRequested())
+        elif self.unit.phase in NOTHING_RUNS and self.unit.phase is not Phase.WAITING and choice < 0.95:
+            self.post(StartRequested(self.rng.choice(("", "", "db"))))
+        elif self.unit.phase is Phase.WAITING and choice < 0.9:
+            self.post(DependenciesReady())
         else:
             self.post(self.rng.choice(REQUESTS))
 
