@@ -276,8 +276,6 @@ class Parts:
     def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         name, unit = runner.spec.name, runner.unit
         self._look_after(runner, before, event)
-        if before.drained and not unit.drained:
-            self.maintenances.end(name)  # whatever it was that has put it into traffic again
         self.publisher.on_change(runner, before, event)
         self.operations.on_change(name, before, unit, event)
         changed = unit.phase is not before.phase or unit.healthy != before.healthy or unit.drained != before.drained

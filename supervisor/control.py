@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from registry_client.server import RegistryApi
 
+from .agents import explain
 from .agents.history import History
 from .agents.operations import Operations
 from .agents.orders import Orders
@@ -125,13 +126,7 @@ class Control:
         """GET /v1/units/{unit}/why"""
         name = self._one(parts[0])
         status = self.view.status(name)
-        details = [f"state: {status.state}, wanted {status.wanted}, generation {status.generation}"]
-        if status.last_exit is not None:
-            details.append(f"last exit: {status.last_exit.reason} (at {status.last_exit.at})")
-        orders = [item for item in self.operations.latest(200) if item.unit == name][-3:]
-        for item in orders:
-            by = f" by {item.issued_by}" if item.issued_by else ""
-            details.append(f"ordered: {item.verb}{by} at {item.created}: {item.error or item.state}")
+        details = explain.details(status, [item for item in self.operations.latest(200) if item.unit == name])
         drops = [(stream, drop) for (unit, stream), drop in self.pump.counters().items() if unit == name]
         details += [f"{stream}: {drop.lines} lines were dropped: {drop.reason}" for stream, drop in drops]
         spec = self.orders.specs[name]

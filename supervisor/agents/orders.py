@@ -278,8 +278,10 @@ class Orders:
         return self._runners.by_name[name].unit.phase not in (Phase.STOPPED, Phase.FATAL)
 
     def _on_change(self, runner: Runner, before: Unit, event: Event) -> None:
-        """Units that wait for this one go on, or learn that they wait in vain."""
+        """Units that wait for this one go on, or learn that they wait in vain; a drain that was called off is over."""
         unit = runner.unit
+        if before.drained and not unit.drained:
+            self._maintenances.end(runner.spec.name)
         if unit.phase is before.phase:
             return
         if unit.phase is Phase.WAITING:

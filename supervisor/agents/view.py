@@ -162,7 +162,8 @@ class View:
         elif unit.drained:
             words = [self._kept_out(name, agents), unit.reason]
         elif not unit.healthy:
-            words = ["not serving", unit.reason, self.waits_for(name)]
+            health = agents.health.status(name)  # its readiness may have been lost on the way to something else
+            words = ["not serving", unit.reason or (health.why if health else ""), self.waits_for(name)]
         else:
             health = agents.health.status(name)
             words = [
@@ -203,9 +204,9 @@ class View:
 
 _SENTENCES: dict[Phase, Callable[[View, Runner], str]] = {
     Phase.STOPPED: View._stopped, Phase.WAITING: View._waiting, Phase.BACKOFF: View._backoff,
-    Phase.STARTING: View._starting, Phase.RUNNING: View._running, Phase.EXPIRING: View._expiring,
-    Phase.SETTLING: View._settling, Phase.DRAINING: View._draining, Phase.STOPPING: View._stopping,
-    Phase.KILLING: View._killing, Phase.FATAL: View._fatal,
+    Phase.STARTING: View._starting, Phase.PREWARMING: View._prewarming, Phase.RUNNING: View._running,
+    Phase.EXPIRING: View._expiring, Phase.SETTLING: View._settling, Phase.DRAINING: View._draining,
+    Phase.STOPPING: View._stopping, Phase.KILLING: View._killing, Phase.FATAL: View._fatal,
 }  # fmt: skip
 
 

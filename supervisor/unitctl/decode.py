@@ -7,14 +7,32 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from ..errors import WireError
-from ..wire import ExitStatus, LeaseStatus, Operation, PlanItem, Step, UnitStatus
+from ..wire import (
+    ExitStatus,
+    LeaseStatus,
+    MaintenanceStatus,
+    Operation,
+    PlanItem,
+    ProbeStatus,
+    Step,
+    UnitStatus,
+)
 
 Message = TypeVar("Message")
 Raw = Mapping[str, Any]
 
 _KEYS: dict[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind))
-    for kind in (UnitStatus, LeaseStatus, ExitStatus, Step, Operation, PlanItem)
+    for kind in (
+        UnitStatus,
+        LeaseStatus,
+        ExitStatus,
+        ProbeStatus,
+        MaintenanceStatus,
+        Step,
+        Operation,
+        PlanItem,
+    )
 }
 
 
@@ -45,6 +63,10 @@ def _unit_status(item: Raw) -> UnitStatus:
     status = _build(UnitStatus, item)
     status.lease = _build(LeaseStatus, item["lease"]) if item["lease"] is not None else None
     status.last_exit = _build(ExitStatus, item["last_exit"]) if item["last_exit"] is not None else None
+    status.maintenance = _build(MaintenanceStatus, item["maintenance"]) if item["maintenance"] is not None else None
+    if not isinstance(status.probes, list):
+        raise WireError("cannot read the answer of unitd: the probes of a unit are no list")
+    status.probes = [_build(ProbeStatus, probe) for probe in item["probes"]]
     return status
 
 

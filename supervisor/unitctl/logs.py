@@ -70,28 +70,35 @@ def _print_json_line(session: Session, value: Any) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on with events as they happen, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="LINES",
               help="Only the last so many; 10 with -f, else all that unitd still knows.")  # fmt: skip
-def events_command(session: Session, follow: bool, lines: int | None) -> int:
+@click.option("--since", type=click.IntRange(0), metavar="ID", help="Only those after this one; -v shows the ids.")
+def events_command(session: Session, follow: bool, lines: int | None, since: int | None) -> int:
     """Show what has happened to units, or with -f what happens.
 
     With -o json: a list, or with -f one JSON object a line.
     """
     client = session.client()
-    recorded = _recorded(client)
-    count = _FOLLOWED_LINES if lines is None and follow else len(recorded) if lines is None else lines
-    shown = recorded[len(recorded) - min(count, len(recorded)) :]
+    recorded = _recorded(client, since or 0)
+    shown = recorded[len(recorded) - _count(len(recorded), lines, follow and since is None) :]
     if follow:
-        return _follow(session, client, shown, _last_of(recorded))
+        return _follow(session, client, shown, max(_last_of(recorded), since or 0))
     if session.json:
         session.out_json(shown)
     else:
-        session.out("".join(f"{line}\n" for line in columns(map(_cells, shown))))
+        session.out("".join(f"{line}\n" for line in columns(_cells(event, session.verbose) for event in shown)))
     return DONE
 
 
-def _recorded(client: Client) -> list[Event]:
-    """What unitd still knows, oldest first."""
+def _count(known: int, lines: int | None, few: bool) -> int:
+    """How many of those that are known to show."""
+    if lines is None:
+        lines = _FOLLOWED_LINES if few else known
+    return min(lines, known)
+
+
+def _recorded(client: Client, since: int = 0) -> list[Event]:
+    """What unitd still knows of what happened after the event of that id, oldest first."""
     parser = EventParser()
-    chunks = client.stream("/v1/events", {"follow": "0"}, headers={"Last-Event-ID": "0"})
+    chunks = client.stream("/v1/events", {"follow": "0"}, headers={"Last-Event-ID": str(since)})
     return [_read(event) for chunk in chunks for event in parser.feed(chunk)]
 
 
@@ -126,24 +133,21 @@ def _coming(session: Session, client: Client, patience: Patience, last: int) -> 
 
 
 def _missed(client: Client, patience: Patience, last: int) -> tuple[list[Event], int]:
-    """What happened while the stream was cut, and the last number of it."""
+    """What happened while the stream was cut, and the last id of it. Ids grow on when unitd is started anew."""
     while True:
         try:
-            recorded = _recorded(client)
+            recorded = _recorded(client, last)
         except Unreachable as error:
             patience.bear(error)
             continue
-        newest = _last_of(recorded)
-        if newest < last:  # a daemon that was started anew counts from the beginning
-            return recorded, newest
-        return [event for event in recorded if event["seq"] > last], newest
+        return recorded, _last_of(recorded) or last
 
 
 def _print_event(session: Session, event: dict[str, Any]) -> None:
     if session.json:
         _print_json_line(session, event)
     else:
-        session.terminal.out_bytes("  ".join(_cells(event)).encode(errors="backslashreplace") + b"\n")
+        session.terminal.out_bytes("  ".join(_cells(event, session.verbose)).encode(errors="backslashreplace") + b"\n")
 
 
 def _read(event: ServerEvent) -> Event:
@@ -153,6 +157,6 @@ def _read(event: ServerEvent) -> Event:
     return value
 
 
-def _cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
-    at, unit, kind, text = (clean(str(event.get(key) or "-")) for key in ("at", "unit", "type", "text"))
-    return at, unit, kind, text
+def _cells(event: dict[str, Any], with_id: bool) -> tuple[str, ...]:
+    keys = ("seq", "at", "unit", "type", "text") if with_id else ("at", "unit", "type", "text")
+    return tuple(clean(str(event.get(key) or "-")) for key in keys)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +15,7 @@ from ..wire import Command
 from . import decode
 from .client import Client, unit_path
 from .codes import DONE, INTERRUPTED, ExitWith
+from .moments import Moment
 from .names import NAMES
 from .outcome import conclude
 from .session import Session, TextType, command
@@ -24,39 +28,80 @@ reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; 
 force_option = click.option("--force", is_flag=True, help="Stop the unit even if the registry does not answer.")
 
 
+def _checked(ctx: click.Context, param: click.Parameter, command_id: str | None) -> str | None:
+    if command_id is not None and not command_id.strip():
+        raise click.UsageError("--command-id must not be empty: give any text that names this command")
+    return command_id
+
+
+_command_id_option = click.option("--command-id", metavar="ID", callback=_checked,
+                                  help="An id of yours: a command repeated under it does nothing again.")  # fmt: skip
+_deadline_option = click.option("--deadline", type=Moment(), metavar="TIME",
+                                help="Do not begin after this (18:00, 2026-11-24T18:00Z).")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What every order may say besides what it is about."""
+
+    no_wait: bool
+    reason: str
+    command_id: str | None
+    deadline: str | None
+
+    def command(self, **parameters: Any) -> Command:
+        """The order to send."""
+        return Command(self.command_id, self.deadline, self.reason, parameters=parameters)
+
+
+def order_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of `How`, which it gets as its argument `how`."""
+
+    @wraps(function)
+    def with_how(
+        *arguments: Any, no_wait: bool, reason: str, command_id: str | None, deadline: str | None, **named: Any
+    ) -> int:
+        return function(*arguments, how=How(no_wait, reason, command_id, deadline), **named)
+
+    for option in (_deadline_option, _command_id_option, reason_option, no_wait_option):
+        with_how = option(with_how)
+    return with_how
+
+
 @command("start")
 @names_argument
-@no_wait_option
-@reason_option
-def start_command(session: Session, names: tuple[str, ...], no_wait: bool, reason: str) -> int:
+@order_options
+def start_command(session: Session, names: tuple[str, ...], how: How) -> int:
     """Start units, after the units they depend on.
 
     A unit that is running stays as it is. A unit that was given up (FATAL) is tried afresh.
     """
-    return _order(session, "start", names, Command(reason=reason), no_wait=no_wait)
+    return give(session, "start", names, how)
 
 
 @command("stop")
 @names_argument
-@no_wait_option
-@reason_option
+@order_options
 @force_option
-def stop_command(session: Session, names: tuple[str, ...], no_wait: bool, reason: str, force: bool) -> int:
+def stop_command(session: Session, names: tuple[str, ...], how: How, force: bool) -> int:
     """Stop units, after the units that depend on them.
 
-    A registered unit leaves the registry first and is stopped when nobody sends to it any more.
+    A registered unit leaves the registry first, and is stopped when nobody sends to it any more and what it was
+    asked is answered.
     """
-    return _order(session, "stop", names, Command(reason=reason, parameters=_force(force)), no_wait=no_wait)
+    return give(session, "stop", names, how, _force(force))
 
 
 @command("restart")
 @names_argument
-@no_wait_option
-@reason_option
+@order_options
 @force_option
-def restart_command(session: Session, names: tuple[str, ...], no_wait: bool, reason: str, force: bool) -> int:
-    """Stop units and start them again; a stopped one is started."""
-    return _order(session, "restart", names, Command(reason=reason, parameters=_force(force)), no_wait=no_wait)
+def restart_command(session: Session, names: tuple[str, ...], how: How, force: bool) -> int:
+    """Stop units and start them again; a stopped one is started.
+
+    The units of one service go one after another, each at full weight before the next.
+    """
+    return give(session, "restart", names, how, _force(force))
 
 
 def _force(force: bool) -> dict[str, Any]:
@@ -92,15 +137,13 @@ class SignalName(TextType):
 @command("signal")
 @click.argument("signal", type=SignalName(), metavar="SIGNAL")
 @names_argument
-@no_wait_option
-@reason_option
-def signal_command(session: Session, signal: str, names: tuple[str, ...], no_wait: bool, reason: str) -> int:
+@order_options
+def signal_command(session: Session, signal: str, names: tuple[str, ...], how: How) -> int:
     """Send a signal to the main process of units.
 
     SIGNAL is a name or a number: HUP, SIGUSR1, 15.
     """
-    order = Command(reason=reason, parameters={"signal": signal})
-    return _order(session, "signal", names, order, no_wait=no_wait, signal=signal)
+    return give(session, "signal", names, how, {"signal": signal})
 
 
 @command("enable")
@@ -119,12 +162,15 @@ def disable_command(session: Session, names: tuple[str, ...], reason: str) -> in
     return _mark(session, "disable", names, reason, "disabled: not started with unitd")
 
 
-def _order(
-    session: Session, verb: str, names: tuple[str, ...], order: Command, *, no_wait: bool, signal: str = ""
+def give(
+    session: Session, verb: str, names: tuple[str, ...], how: How, parameters: Mapping[str, Any] | None = None
 ) -> int:
+    """Order it, wait for it unless told otherwise, and print how it ended; the exit code."""
     client = session.client(least_seconds=1.0)
-    answer = _send(session, client, verb, names, order)
-    return conclude(session, client, decode.raw_list(answer, "operations"), no_wait=no_wait, signal=signal)
+    parameters = parameters or {}
+    answer = _send(session, client, verb, names, how.command(**parameters))
+    made = decode.raw_list(answer, "operations")
+    return conclude(session, client, made, no_wait=how.no_wait, signal=str(parameters.get("signal", "")))
 
 
 def _mark(session: Session, verb: str, names: tuple[str, ...], reason: str, words: str) -> int:
@@ -153,13 +199,14 @@ def _send(session: Session, client: Client, verb: str, names: tuple[str, ...], o
 
 
 def new_command(order: Command) -> Raw:
-    """The body of a command: with an id of its own, and who it is from."""
-    return {
-        "command_id": uuid4().hex,
+    """The body of a command: with an id of its own unless it has one, and who it is from."""
+    body = {
+        "command_id": order.command_id or uuid4().hex,
         "reason": order.reason,
         "issued_by": _user(),
         "parameters": order.parameters,
     }
+    return body if order.deadline is None else {**body, "deadline": order.deadline}
 
 
 def _user() -> str:

@@ -9,11 +9,13 @@ from ..wire import Operation, UnitStatus
 from . import decode
 from .client import Client
 from .codes import DONE, FAILED
-from .render_operations import did_something, failure_line, result_line, step_lines
+from .render_operations import cut_line, did_something, failure_line, result_line, step_lines
 from .session import Session
 from .waiting import Waiting
 
 _LONGEST_QUERY = 4000  # characters of unit names in a URL; beyond that all units are asked for
+
+_TOLD_OF = ("start", "restart", "drain")  # verbs whose result tells more of the unit
 
 Raw = dict[str, Any]
 
@@ -37,7 +39,7 @@ def _print_ids(session: Session, raw: list[Raw]) -> int:
 
 
 def report(session: Session, client: Client, operations: list[Operation], *, signal: str = "") -> int:
-    """Print successes on stdout (not for JSON), failures on stderr; the exit code."""
+    """Print successes on stdout (not for JSON), warnings and failures on stderr; the exit code."""
     failed = [operation for operation in operations if operation.state != "succeeded"]
     if not session.json and not session.quiet:
         statuses = _statuses(client, operations)
@@ -47,17 +49,20 @@ def report(session: Session, client: Client, operations: list[Operation], *, sig
                 lines.append(result_line(operation, statuses.get(operation.unit), signal))
                 lines += step_lines(operation) if session.verbose else ()
         session.out("".join(f"{line}\n" for line in lines))
+    warnings = [line for line in map(cut_line, operations) if line]
+    if warnings and not session.quiet:
+        session.err("\n".join(warnings))
     if failed:
         session.err("\n".join(failure_line(operation) for operation in failed))
     return FAILED if failed else DONE
 
 
 def _statuses(client: Client, operations: list[Operation]) -> dict[str, UnitStatus]:
-    """The units that were started, as they are now; {} when they cannot be asked for: that is no failure."""
+    """The units that were started or drained, as they are now; {} when they cannot be asked for: that is no failure."""
     names = [
         operation.unit
         for operation in operations
-        if operation.verb in ("start", "restart") and operation.state == "succeeded" and did_something(operation)
+        if operation.verb in _TOLD_OF and operation.state == "succeeded" and did_something(operation)
     ]
     if not names:
         return {}

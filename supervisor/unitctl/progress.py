@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..wire import Operation
-from .render_operations import MANY, new_steps, progress_line
+from .render_operations import MANY, Told, new_steps, progress_line
 from .terminal import Terminal
 from .words import counted
 
@@ -17,7 +17,8 @@ class Progress:
         self._terminal, self._quiet = terminal, quiet
         self._width = 0 if quiet else terminal.width
         self._written = ""
-        self._told: dict[str, int] = {}  # operation id -> steps that were told
+        self._told: dict[str, set[Told]] = {}  # operation id -> what of its steps was told
+        self._sums: set[object] = set()  # the states that `state` has told
         self._done_before = 0
 
     def show(self, operations: Sequence[Operation]) -> None:
@@ -27,9 +28,21 @@ class Progress:
         elif len(operations) > MANY:
             self._sum_up(operations)
         else:
-            for line in new_steps([item for item in operations if not item.done], self._told):
+            for operation in operations:
+                self._tell_steps(operation)
+
+    def _tell_steps(self, operation: Operation) -> None:
+        if not operation.done:
+            told = self._told.setdefault(operation.id, set())
+            for key, line in new_steps(operation, told).items():
+                told.add(key)
                 self.say(line)
-            self._told = {item.id: len(item.steps) for item in operations}
+
+    def state(self, key: object, line: str) -> None:
+        """Where it all is. A line that only tells more of the state `key` is shown where lines are rewritten."""
+        if self._width or key not in self._sums:
+            self._sums.add(key)
+            self.say(line)
 
     def say(self, line: str) -> None:
         """Something else that goes on."""

@@ -10,7 +10,8 @@ from .words import clean, columns, counted, span, uptime
 NOT_RUNNING = frozenset(("STOPPED", "EXITED", "FATAL", "BACKOFF"))
 
 _COLOURS = {
-    "RUNNING": "32", "STARTING": "33", "STOPPING": "33", "EXPIRING": "33", "DRAINING": "33",
+    "RUNNING": "32", "WARMING": "36", "UNHEALTHY": "31", "DRAINED": "35",
+    "STARTING": "33", "STOPPING": "33", "EXPIRING": "33", "DRAINING": "33",
     "BACKOFF": "33", "FATAL": "31", "EXITED": "31",
 }  # fmt: skip
 _LEASE_WORDS = {"suspended": "unconfirmed"}
@@ -52,6 +53,8 @@ def _facts(unit: UnitStatus, verbose: bool) -> str:
         parts.append(f"{unit.in_flight} in flight")
     if unit.why and (verbose or unit.state != "RUNNING" or not unit.ready):
         parts.append(clean(unit.why))
+    elif unit.warmup is not None:
+        parts.append(clean(unit.warmup))  # such as a weight that somebody has fixed
     return ", ".join(parts)
 
 

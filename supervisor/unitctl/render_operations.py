@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from ..wire import Operation, UnitStatus
 from .words import clean, columns, span
@@ -17,14 +17,19 @@ _STEP_WORDS = {
     "terminate": "waiting for the processes to end",
     "kill": "waiting for the killed processes to end",
     "wait": "waiting for other units",
+    "resume": "going on after unitd was started again",
     "backoff": "waiting to be started again",
     "spawn": "starting its process",
     "ready": "waiting until it is ready",
+    "prewarm": "the first requests are sent to it",
     "register": "waiting for the registry to confirm",
     "signal": "sending the signal",
 }
-_DONE_WORDS = {"start": "started", "stop": "stopped", "restart": "restarted", "signal": "signalled"}
-_ALREADY_WORDS = {"start": "already running", "stop": "already stopped"}
+_DONE_WORDS = {
+    "start": "started", "stop": "stopped", "restart": "restarted", "signal": "signalled",
+    "drain": "drained", "undrain": "undrained", "warm": "warms up", "weight": "weight set",
+}  # fmt: skip
+_ALREADY_WORDS = {"start": "already running", "stop": "already stopped", "undrain": "not drained"}
 _ENDED_WORDS = {"aborted": "was called off", "expired": "was not begun in time"}
 
 
@@ -58,14 +63,24 @@ def progress_line(operations: Sequence[Operation]) -> str:
     return f"{len(operations) - len(open_)} of {len(operations)} done; {line}"
 
 
-def new_steps(operations: Sequence[Operation], told: Mapping[str, int]) -> list[str]:
-    """A line for each step begun that was not told: `told` has how many were, by operation id."""
-    return [
-        f"{clean(operation.unit)}: {_step_words(step.name, step.detail)}"
-        for operation in operations
-        for step in operation.steps[told.get(operation.id, 0) :]
-        if step.state not in ("pending", "skipped")
-    ]
+Told = tuple[int, str]  # which step of an operation, and what it waits for, without its numbers
+
+
+def new_steps(operation: Operation, told: Collection[Told]) -> dict[Told, str]:
+    """A line for each step, and each thing that a step waits for, that was not told before."""
+    lines = {}
+    for index, step in enumerate(operation.steps):
+        key = index, _without_numbers(step.detail)
+        was_told = key in told if step.state == "running" else any(number == index for number, _ in told)
+        if step.state not in ("pending", "skipped") and not was_told:
+            lines[key] = f"{clean(operation.unit)}: {_step_words(step.name, step.detail)}"
+    return lines
+
+
+def _without_numbers(detail: str) -> str:
+    """The words before the first number: `3 requests in flight: 2.1 s of 30 s` stays the same as time goes by."""
+    end = next((index for index, char in enumerate(detail) if char.isdigit()), len(detail))
+    return detail[:end].rstrip(" :")
 
 
 # How operations ended.
@@ -87,10 +102,29 @@ def _result(operation: Operation, status: UnitStatus | None, signal: str) -> str
         return f"sent {signal}"
     if verb in _ALREADY_WORDS and not did_something(operation):
         return next((clean(step.detail) for step in operation.steps if step.detail), _ALREADY_WORDS[verb])
-    words = _DONE_WORDS.get(verb, f"{verb} done")
-    if verb in ("start", "restart") and status is not None and status.pid is not None:
+    if verb in ("warm", "weight") and operation.steps and operation.steps[-1].detail:
+        return clean(operation.steps[-1].detail)  # where its weight is now
+    return _DONE_WORDS.get(verb, f"{verb} done") + (_about_unit(verb, status) if status is not None else "")
+
+
+def _about_unit(verb: str, status: UnitStatus) -> str:
+    words = ""
+    if verb in ("start", "restart") and status.pid is not None:
         words += f" (pid {status.pid}, generation {status.generation})"
+    if status.maintenance is not None:
+        until = f" until {status.maintenance.until}" if status.maintenance.until is not None else ""
+        words += until if verb == "drain" else f"; still kept out of traffic{until}"
     return words
+
+
+def cut_line(operation: Operation) -> str:
+    """A warning about requests that a drain could not wait for; "" if there were none."""
+    return f"{clean(operation.unit)}: warning: {_cut_words(operation)}" if operation.cut else ""
+
+
+def _cut_words(operation: Operation) -> str:
+    noun = "request was" if operation.cut == 1 else "requests were"
+    return f"{operation.cut} {noun} still open when the time for draining was over"
 
 
 def failure_line(operation: Operation) -> str:
@@ -116,7 +150,8 @@ def operation_lines(operations: Sequence[Operation]) -> list[str]:
 def _outcome(operation: Operation) -> str:
     if not operation.done:
         return step_words(operation)
-    return clean((operation.error or "").partition("\n")[0])
+    error = clean((operation.error or "").partition("\n")[0])
+    return "; ".join(filter(None, (error, _cut_words(operation) if operation.cut else "")))
 
 
 def operation_text(operation: Operation) -> str:
@@ -124,15 +159,29 @@ def operation_text(operation: Operation) -> str:
     lines = [f"{operation.id}: {operation.verb} of {clean(operation.unit)}: {operation.state}"]
     ordered = f"  ordered at {operation.created}" + (f" by {clean(operation.issued_by)}" if operation.issued_by else "")
     lines.append(ordered + (f": {clean(operation.reason)}" if operation.reason else ""))
-    lines += step_lines(operation)
+    lines.append(f"  command {clean(operation.command_id)}{_dates(operation)}")
+    lines += step_lines(operation, times=True)
+    if operation.cut:
+        lines.append(f"  {cut_line(operation)}")
     if operation.error:
         lines.append(f"  {failure_line(operation)}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def step_lines(operation: Operation) -> list[str]:
-    """The steps of an operation, with how long they took."""
-    rows = ((step.name, step.state, _took(step.started, step.finished), clean(step.detail)) for step in operation.steps)
+def _dates(operation: Operation) -> str:
+    deadline = f", not to begin after {clean(operation.deadline)}" if operation.deadline else ""
+    return deadline + (f", finished at {operation.finished}" if operation.finished else "")
+
+
+def step_lines(operation: Operation, *, times: bool = False) -> list[str]:
+    """The steps of an operation, with how long they took; `times`: and when they began."""
+    rows = (
+        (
+            *((step.started or "",) if times else ()),
+            step.name, step.state, _took(step.started, step.finished), clean(step.detail),
+        )
+        for step in operation.steps
+    )  # fmt: skip
     return [f"    {line}" for line in columns(rows)]
 
 

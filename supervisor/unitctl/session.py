@@ -105,10 +105,10 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 
 class Seconds(FloatType):
-    """A length of time: `5`, `0.5`, `500ms`, `10s`, `2m`, `1h`."""
+    """A length of time: `5`, `0.5`, `500ms`, `10s`, `2m`, `1h`, `3d`."""
 
     name = "seconds"
-    _UNITS = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
+    _UNITS = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Text to seconds."""

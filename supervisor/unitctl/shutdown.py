@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
-from ..wire import Command
+from ..wire import Command, UnitStatus
 from . import decode
 from .client import Client, Refused, Unreachable
 from .codes import DONE, INTERRUPTED, STILL_GOING, ExitWith
 from .orders import new_command, no_wait_option, reason_option
 from .progress import Progress
 from .session import Session, command
-from .words import counted
+from .words import clean, counted
 
 _REFRESH_SECONDS = 0.5
 
@@ -64,6 +65,18 @@ def _goes_on(client: Client, progress: Progress) -> bool:
         raise
     except Refused:  # it no longer answers such questions
         return True
-    live = sum(unit.live for unit in units)
-    progress.say(f"{counted(live, 'unit')} of {len(units)} still to stop" if live else "waiting for unitd to end")
+    _show(units, progress)
     return True
+
+
+def _show(units: Sequence[UnitStatus], progress: Progress) -> None:
+    """How many have still to stop, and what one of them waits for."""
+    live = [unit for unit in units if unit.live]
+    if not live:
+        progress.say("waiting for unitd to end")
+        return
+    shown = next((unit for unit in live if unit.state != "RUNNING"), live[0])
+    line = f"{counted(len(live), 'unit')} of {len(units)} still to stop"
+    if shown.state != "RUNNING":
+        line += f"; {clean(shown.unit)} {shown.state}: {clean(shown.why)}"
+    progress.state((len(live), shown.unit, shown.phase), line)

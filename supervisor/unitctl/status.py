@@ -35,10 +35,9 @@ def status_command(session: Session, names: tuple[str, ...]) -> int:
 @command("is-active")
 @click.argument("names", nargs=-1, type=NAMES, metavar="NAME...", required=True)
 def is_active_command(session: Session, names: tuple[str, ...]) -> int:
-    """Ask whether units are RUNNING, for scripts.
+    """Ask whether units serve, for scripts: RUNNING, or WARMING (on the way to the full weight).
 
-    Prints the states (not with -q). Exit code 0: all are RUNNING; 3: one is not; 4: unknown unit, or unitd does
-    not answer.
+    Prints the states (not with -q). Exit code 0: all do; 3: one does not; 4: unknown unit, or unitd does not answer.
     """
     items = _units(session, names)
     units = unit_statuses(items)
@@ -46,7 +45,7 @@ def is_active_command(session: Session, names: tuple[str, ...]) -> int:
         session.out_json(items)
     else:
         session.out("".join(f"{unit.state}\n" for unit in units))
-    return DONE if all(unit.state == "RUNNING" for unit in units) else NOT_RUNNING
+    return DONE if all(unit.state in ("RUNNING", "WARMING") for unit in units) else NOT_RUNNING
 
 
 def _units(session: Session, names: tuple[str, ...]) -> list[dict[str, object]]:
@@ -60,8 +59,8 @@ def _units(session: Session, names: tuple[str, ...]) -> list[dict[str, object]]:
 def why_command(session: Session, unit: str) -> int:
     """Tell why a unit is as it is.
 
-    What it waits for and until when, how its last process ended, its last lines on stderr, who ordered what, when
-    it is tried again.
+    What it waits for and until when, who keeps it out of traffic, what its probes say, how its last process ended,
+    who ordered what and how far that is, its last lines on stderr.
     """
     answer = session.client().get(f"{unit_path(unit)}/why")
     if not isinstance(answer, dict) or not isinstance(answer.get("details"), list):

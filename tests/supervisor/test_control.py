@@ -125,7 +125,8 @@ async def serving(folder: Path, **more: Any) -> AsyncIterator[Api]:
 ROUTES = {
     "/v1/units": "GET", "/v1/units/web": "GET", "/v1/units/web/why": "GET", "/v1/units/web/logs": "GET",
     "/v1/units/web/start": "POST", "/v1/units/web/stop": "POST", "/v1/units/web/restart": "POST",
-    "/v1/units/web/signal": "POST", "/v1/units/web/enable": "POST", "/v1/units/web/disable": "POST",
+    "/v1/units/web/signal": "POST", "/v1/units/web/drain": "POST", "/v1/units/web/undrain": "POST",
+    "/v1/units/web/warm": "POST", "/v1/units/web/weight": "POST", "/v1/units/web/enable": "POST", "/v1/units/web/disable": "POST",
     "/v1/operations": "GET", "/v1/operations/op-1": "GET", "/v1/operations/op-1/abort": "POST", "/v1/events": "GET",
     "/v1/config/plan": "POST", "/v1/config/apply": "POST", "/v1/shutdown": "POST", "/healthz": "GET", "/readyz": "GET",
 }  # fmt: skip
@@ -244,7 +245,10 @@ def test_why_tells_all_that_is_known(tmp_path: Path) -> None:
             value = await api.get("/v1/units/web/why")
             assert value["unit"] == "web"
             assert value["why"] == (await api.get("/v1/units/web"))["why"]
-            state, last, ordered, *lines = value["details"]
+            state, last, ordered, *more = value["details"]
+            steps = [line for line in more if line.startswith("  ")]
+            lines = more[len(steps) :]
+            assert any(line.startswith("  ready succeeded") for line in steps), steps
             assert state == "state: STARTING, wanted up, generation 2"
             assert last == "last exit: exited with code 3 after 1.0 s (at 2027-01-15T08:00:00.500Z)"
             assert ordered.startswith("ordered: start by ann at 2") and ordered.endswith(": succeeded")
@@ -320,8 +324,12 @@ def test_the_same_command_id_gives_the_same_operation_and_does_nothing_twice(tmp
             assert (status, second["id"]) == (202, first["id"])
             assert api.fleet.ordered(Spawn) == ["web"]
             assert await api.refused("POST", "/v1/units/web/stop", body) == (
-                409, "the command deploy-7 was a restart; use another id",
+                422, "the command deploy-7 asked for something else before; use another id",
             )  # fmt: skip
+            for other in ("/v1/units/job/restart", "/v1/units/web/restart"):
+                more = {} if "job" in other else {"parameters": {"force": True}}
+                assert (await api.refused("POST", other, {**body, **more}))[0] == 422
+            assert api.fleet.ordered(Spawn) == ["web"]
 
     run(scenario())
 

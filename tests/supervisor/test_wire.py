@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from supervisor import wire
 from supervisor.errors import WireError
-from supervisor.wire import Command, ExitStatus, LeaseStatus, Operation, PlanItem, Step, UnitStatus
+from supervisor.wire import (
+    Command,
+    ExitStatus,
+    LeaseStatus,
+    MaintenanceStatus,
+    Operation,
+    PlanItem,
+    ProbeStatus,
+    Step,
+    UnitStatus,
+)
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"{}"])
@@ -81,6 +91,7 @@ def test_messages_become_plain_values_with_null_for_what_is_absent() -> None:
         "id": "op-1", "command_id": "c1", "unit": "web", "verb": "stop", "state": "running",
         "steps": [{"name": "withdraw", "state": "running", "started": "t", "finished": None, "detail": ""}],
         "error": None, "reason": "", "issued_by": "", "created": "", "finished": None,
+        "deadline": None, "cut": None,
     }  # fmt: skip
     assert wire.to_json(PlanItem("web", "restart", ("command", "user"))) == {
         "unit": "web", "effect": "restart", "keys": ["command", "user"],
@@ -92,7 +103,13 @@ def test_parts_of_a_status_become_plain_values_too() -> None:
         "web", "shop", "RUNNING", "up", "running", True, True, 42, 1, 1.5, 10, 100,
         LeaseStatus("held", 10.0, 1.2), None, 0, ExitStatus(None, "SIGKILL", "t", "killed"), None, "serving",
     )  # fmt: skip
+    status.probes = [ProbeStatus("readiness", "http", True, 3, "200 OK", 0.5)]
+    status.maintenance = MaintenanceStatus("ops", "disk swap", "t", None)
     plain = wire.to_json(status)
+    assert plain["probes"] == [
+        {"role": "readiness", "kind": "http", "ok": True, "streak": 3, "detail": "200 OK", "seconds_ago": 0.5}
+    ]
+    assert plain["maintenance"] == {"owner": "ops", "reason": "disk swap", "since": "t", "until": None}
     assert plain["lease"] == {"state": "held", "ttl_seconds": 10.0, "renewed_seconds_ago": 1.2}
     assert plain["last_exit"] == {"code": None, "signal": "SIGKILL", "at": "t", "reason": "killed"}
     assert json.loads(wire.encode(plain)) == plain

@@ -5,7 +5,7 @@ Arguments: port, file for notes, and of these any: `answer=FILE` (/healthz answe
 
 `GET /do/WORD` makes it ill from then on: `fail` (answers 500), `mute` (accepts and never answers), `busy` (its event
 loop turns for ever), `close` (stops listening), `silent` (no more WATCHDOG=1). `GET /say/READY=1` says that over its
-notify socket. `GET /last` takes a second. A signal ends only a healthy one.
+notify socket. `GET /second` and `GET /minute` take so long. A signal ends only a healthy one.
 """
 
 import asyncio
@@ -59,8 +59,8 @@ async def answer(path: str) -> tuple[int, str]:
         fall_ill(word)
     elif verb == "say":
         say(word)
-    elif verb == "last":
-        await asyncio.sleep(1)
+    elif verb in ("second", "minute"):
+        await asyncio.sleep(1 if verb == "second" else 60)
     return (500 if "fail" in ills and verb != "do" else 200), f"{os.getpid()} {os.environ['UNITD_GENERATION']}\n"
 
 

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.01
 Json = Any
 
 
-def unit(name: str, command: str, *, settings: str = "", tables: str = "") -> str:
+def unit(name: str, command: str, *, settings: str = "", removal: str = "deregister", tables: str = "") -> str:
     """The configuration of a unit that is ready quickly and stopped quickly; NAME stands for its name in the tables."""
     return f"""
     [unit.{name}]
@@ -30,6 +30,7 @@ def unit(name: str, command: str, *, settings: str = "", tables: str = "") -> st
     stopwaitsecs = 0.3
     {settings}
     [unit.{name}.restart]
+    removal = "{removal}"
     backoff_initial = 0.1
     settle_seconds = 0
     {tables.replace("NAME", name)}
@@ -37,11 +38,11 @@ def unit(name: str, command: str, *, settings: str = "", tables: str = "") -> st
 
 
 def patient(
-    host: Host, name: str, *, port: int, ttl: float = 0.6, options: str = "", settings: str = "", tables: str = ""
+    host: Host, name: str, *, port: int, ttl: float = 0.6, options: str = "", settings: str = "", **more: str
 ) -> str:
-    """A registered unit that runs `patient.py`."""
+    """A registered unit that runs `patient.py`; `more` is as for `unit`."""
     command = f"{PATIENT} {port} {notes_of(host, name)} {options}"
-    return unit(name, command, settings=f"service = {{ port = {port}, ttl_seconds = {ttl} }}\n{settings}", tables=tables)
+    return unit(name, command, settings=f"service = {{ port = {port}, ttl_seconds = {ttl} }}\n{settings}", **more)
 
 
 def notes_of(host: Host, name: str) -> Path:
@@ -125,7 +126,9 @@ class RegistryLog:
             entries = [entry for service in self._services for entry in self._registry.entries(service)]
             self.looks.append(Look(asked, signalled, {entry["unit"]: entry for entry in entries}, boottime()))
 
-    def first(self, what: str, holds: Callable[[Look], Any], after: float = 0.0, seconds: float = DEADLINE_SECONDS) -> float:
+    def first(
+        self, what: str, holds: Callable[[Look], Any], after: float = 0.0, seconds: float = DEADLINE_SECONDS
+    ) -> float:
         """When something was seen first."""
 
         def look() -> float | None:

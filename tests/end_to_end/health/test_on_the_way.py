@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +33,9 @@ def registry() -> Iterator[Host]:
 
 def test_a_restart_goes_on_when_readiness_is_lost_meanwhile(host: Host) -> None:
     answer = host.file("answer", "200")
-    host.configure(patient(host, "shop", port=host.port(), ttl=1.2, options=f"answer={answer}", tables=READINESS))
+    host.configure(
+        patient(host, "shop", port=host.port(), ttl=1.2, removal="expire", options=f"answer={answer}", tables=READINESS)
+    )
     host.run()
     before, pid = until_well(host, "shop")["generation"], host.unit("shop")["pid"]
 
@@ -74,7 +77,9 @@ def test_an_unready_unit_that_is_restarted_is_stopped_at_once_and_waited_for_unt
 def test_a_drain_goes_on_when_readiness_is_lost_meanwhile_and_is_not_taken_back_into_traffic(host: Host) -> None:
     port, answer = host.port(), host.file("answer", "200")
     tables = READINESS + "[unit.NAME.drain]\ntimeout = 5\n"
-    host.configure(patient(host, "shop", port=port, ttl=1.2, options=f"answer={answer}", tables=tables))
+    host.configure(
+        patient(host, "shop", port=port, ttl=1.2, removal="expire", options=f"answer={answer}", tables=tables)
+    )
     host.run()
     before = until_well(host, "shop")["generation"]
 
@@ -95,25 +100,28 @@ def test_a_drain_goes_on_when_readiness_is_lost_meanwhile_and_is_not_taken_back_
 
 def test_a_unit_that_dies_inwardly_while_it_drains_is_not_waited_for(host: Host) -> None:
     port = host.port()
-    tables = f'removal = "deregister"\n{LIVENESS}[unit.NAME.drain]\nin_flight = "none"\ntimeout = 30\n'
+    tables = f"{LIVENESS}[unit.NAME.drain]\ntimeout = 30\n"
     host.configure(patient(host, "shop", port=port, tables=tables))
     host.run()
     before = until_well(host, "shop")["generation"]
 
-    operations = host.order("restart", "shop")
-    host.until_state("shop", "DRAINING")
-    get(port, "/do/mute")
-    [operation] = host.finish(operations)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /minute HTTP/1.1\r\n\r\n")
+        until("it works on that", lambda: notes(host, "shop", "asked:/minute"))
+        operations = host.order("restart", "shop")
+        host.until_state("shop", "DRAINING")
+        get(port, "/do/fail")
+        [operation] = host.finish(operations)
 
     assert operation["state"] == "succeeded", operation
     assert until_well(host, "shop", before)["generation"] == before + 1
 
 
 def test_a_dead_unit_whose_registry_is_away_is_restarted_after_the_bound_and_registered_when_it_is_back(
-    host: Host, registry: Host
+    registry: Host, host: Host
 ) -> None:
     port, ttl = host.port(), 0.6
-    text = patient(host, "shop", port=port, ttl=ttl, tables=LIVENESS)
+    text = patient(host, "shop", port=port, ttl=ttl, removal="expire", tables=LIVENESS)
     host.configure(text, registry=f'backend = "http", url = "unix://{registry.socket}"')
     host.run()
     until("it is registered", lambda: registry.entry("shop", "shop"))

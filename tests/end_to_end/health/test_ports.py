@@ -54,7 +54,7 @@ def _stranger(port: int) -> Iterator[None]:
 
 def test_a_unit_whose_port_is_taken_over_is_withdrawn_although_its_probe_is_answered(host: Host) -> None:
     port, ttl = host.port(), 0.6
-    host.configure(patient(host, "shop", port=port, ttl=ttl, tables='removal = "deregister"' + READINESS))
+    host.configure(patient(host, "shop", port=port, ttl=ttl, tables=READINESS))
     host.run()
     before, pid = until_well(host, "shop")["generation"], host.unit("shop")["pid"]
 

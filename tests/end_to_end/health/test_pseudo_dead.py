@@ -18,6 +18,7 @@ from tests.end_to_end.health.scene import (
     get,
     notes,
     patient,
+    probe,
     unit,
     until_well,
 )
@@ -60,13 +61,18 @@ def _take_the_worker(port: int, pid: int) -> None:
 def _configuration(host: Host, names: dict[str, int], illness: str) -> str:
     text = ""
     for name, port in names.items():
-        tables = f'removal = "{name}"\n{PROBES}'
         if illness == "exhausted":
             settings = f'service = {{ port = {port}, ttl_seconds = {TTL} }}\ndirectory = "{host.folder}"'
-            text += unit(name, f"{POOL} -b 127.0.0.1:{port} pool:app", settings=settings, tables=tables)
+            text += unit(name, f"{POOL} -b 127.0.0.1:{port} pool:app", settings=settings, removal=name, tables=PROBES)
         else:
-            text += patient(host, name, port=port, ttl=TTL, tables=tables)
+            text += patient(host, name, port=port, ttl=TTL, removal=name, tables=PROBES)
     return text
+
+
+def _first_missed_answer(host: Host, name: str) -> float:
+    """When its readiness probe is seen to have failed."""
+    until(f"{name} has missed an answer", lambda: probe(host.unit(name), "readiness")["streak"] < 0)
+    return boottime()
 
 
 ILLNESSES: dict[str, Callable[[int, int], None]] = {
@@ -91,13 +97,17 @@ def test_a_unit_that_lives_and_does_not_answer_leaves_the_registry_and_comes_bac
         for name, port in names.items():
             harmed[name] = boottime()
             ILLNESSES[illness](port, pids[name])
+        missed = {name: _first_missed_answer(host, name) for name in names}
         gone = {name: registry.gone(name, before[name]) for name in names}
         back = {name: registry.came(name, before[name]) for name in names}
 
     for name, pid in pids.items():
-        withdrawn = registry.first("", lambda look, name=name: look.entries.get(name, {}).get("status") != "up", harmed[name])
-        print(f"{illness}, {name}: withdrawn {withdrawn - harmed[name]:.2f} s after it fell ill,"
-              f" gone {gone[name] - harmed[name]:.2f} s, back {back[name] - harmed[name]:.2f} s")  # fmt: skip
+        withdrawn = registry.first(
+            "", lambda look, name=name: look.entries.get(name, {}).get("status") != "up", harmed[name]
+        )
+        print(f"{illness}, {name}: fell ill, {missed[name] - harmed[name]:.2f} s to the first missed answer,"
+              f" {gone[name] - missed[name]:.2f} s until it was gone from the registry,"
+              f" {back[name] - gone[name]:.2f} s until its next generation was there")  # fmt: skip
         in_time = PERIOD + FAILURES * PERIOD + TIMEOUT + (TTL if name == "expire" else 0)
         assert gone[name] - harmed[name] < in_time + LATE_SECONDS
         assert registry.signalled_early(name, pid, before[name]) == []

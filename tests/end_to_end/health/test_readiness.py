@@ -30,7 +30,7 @@ READINESS = """
 
 def test_a_frozen_unit_without_any_probe_leaves_the_registry_and_comes_back_when_it_goes_on(host: Host) -> None:
     port, ttl = host.port(), 0.9
-    host.configure(patient(host, "shop", port=port, ttl=ttl, tables='removal = "deregister"'))
+    host.configure(patient(host, "shop", port=port, ttl=ttl))
     host.run()
     before, pid = until_well(host, "shop")["generation"], host.unit("shop")["pid"]
 
@@ -54,7 +54,7 @@ def test_a_frozen_unit_without_any_probe_leaves_the_registry_and_comes_back_when
 
 def test_a_unit_without_any_probe_that_accepts_no_connection_leaves_the_registry(host: Host) -> None:
     port = host.port()
-    host.configure(patient(host, "shop", port=port, ttl=0.9))
+    host.configure(patient(host, "shop", port=port, ttl=0.9, tables="[unit.NAME.drain]\ntimeout = 0.5"))
     host.run()
     until_well(host, "shop")
 
@@ -70,7 +70,9 @@ def test_a_unit_without_any_probe_that_accepts_no_connection_leaves_the_registry
 def test_a_unit_that_is_not_ready_for_a_while_is_out_of_the_registry_and_comes_back_warming(host: Host) -> None:
     port, answer = host.port(), host.file("answer", "200")
     warmup = "[unit.NAME.warmup]\ninitial = 40\nstep = 20\nperiod = 0.2\n"
-    host.configure(patient(host, "shop", port=port, options=f"answer={answer}", tables=READINESS + warmup))
+    host.configure(
+        patient(host, "shop", port=port, removal="expire", options=f"answer={answer}", tables=READINESS + warmup)
+    )
     host.run()
     generation, pid = until_well(host, "shop")["generation"], host.unit("shop")["pid"]
     host.until_state("shop", "RUNNING")
@@ -118,7 +120,7 @@ def test_a_unit_whose_probe_is_slow_delays_no_other(host: Host) -> None:
     slow, quick = host.port(), host.port()
     probe_of = READINESS.replace("period = 0.2", "period = 0.1")
     host.configure(
-        patient(host, "slow", port=slow, tables=probe_of.replace("/healthz", "/last").replace("0.3", "5"))
+        patient(host, "slow", port=slow, tables=probe_of.replace("/healthz", "/second").replace("0.3", "5"))
         + patient(host, "quick", port=quick, tables=probe_of)
     )
     host.run()

@@ -24,6 +24,7 @@ class Beat(NamedTuple):
     at: float  # CLOCK_BOOTTIME
     unit: str
     generation: int
+    weight: int | None  # None: a renewal, which says nothing of it
 
 
 class OutsideRegistry:
@@ -52,7 +53,7 @@ class OutsideRegistry:
         self._api = RegistryApi(self._registry)
         server = HttpServer(self._handle, max_body_bytes=1 << 20)
         await server.listen_tcp("127.0.0.1", 0)
-        self.url = "http://127.0.0.1:{}".format(server.addresses[0][1])
+        self.url = f"http://127.0.0.1:{server.addresses[0][1]}"
         self._started.set()
         await self._finished.wait()
         await server.close(0.0)
@@ -71,8 +72,9 @@ class OutsideRegistry:
             named = [json.loads(request.body)["entry"]]
         else:
             return
-        self.beats += [Beat(boottime(), unquote(item["instance"]).partition("/")[2], item["generation"])
-                       for item in named]  # fmt: skip
+        for item in named:
+            unit = unquote(item["instance"]).partition("/")[2]
+            self.beats.append(Beat(boottime(), unit, item["generation"], item.get("weight")))
 
     def entries(self, service: str) -> list[dict[str, Any]]:
         """All entries of a service, now."""

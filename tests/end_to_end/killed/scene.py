@@ -57,8 +57,11 @@ class Scene:
         self.registry.start()
         self.configure()
 
-    def configure(self, more: str = "", *, without_web: bool = False) -> None:
-        """Write the configuration, with other units beside the service, or without the service."""
+    def configure(self, more: str = "", *, without_web: bool = False, **daemon: Any) -> None:
+        """Write the configuration, with other units beside the service, or without the service.
+
+        Keywords are those of `Host.configure`.
+        """
         folder = self.host.folder
         life = f"{sys.executable} -S {LIFE} {{port}} {folder}/notes.{{number}} {folder}/lock.{{number}}"
         web = f"""
@@ -67,14 +70,14 @@ class Scene:
             numprocs = {self._processes}
             startsecs = 0.05
             service = {{ port = {self._port}, ttl_seconds = {self.ttl_seconds} }}
-            restart.removal = "{self._removal}"
+            restart = {{ removal = "{self._removal}", settle_seconds = 0 }}
             """
         registry = f'backend = "http", url = "{self.registry.url}"'
-        self.host.configure(("" if without_web else web) + more, registry=registry)
+        self.host.configure(("" if without_web else web) + more, registry=registry, **daemon)
 
-    def run(self) -> None:
+    def run(self, *, wait: bool = True) -> None:
         """Start the daemon, and wait until it answers."""
-        self.host.run(program=MORTAL, environment={PLAN: str(self._plan), TRACE: str(self._trace)})
+        self.host.run(wait=wait, program=MORTAL, environment={PLAN: str(self._plan), TRACE: str(self._trace)})
 
     def kill(self) -> None:
         """The daemon is killed, wherever it is."""
@@ -105,8 +108,7 @@ class Scene:
 
     def die_in(self, order: Order, number: int, side: str) -> bool:
         """Give an order and let the daemon die at that record from now on; False: all was done before."""
-        self._plan.with_suffix(".new").write_text(json.dumps([str(next(self._plans)), number, side]))
-        self._plan.with_suffix(".new").rename(self._plan)
+        self._plan_death(number, side)
         try:
             operations = self.give(order)
             until("it died, or was done", lambda: self._died() or self._is_done(operations))
@@ -114,6 +116,25 @@ class Scene:
             self.host.wait()
         self._plan.unlink()
         return self._died()
+
+    def run_and_die(self, number: int, side: str) -> bool:
+        """Start a daemon that dies at that record of its own; False: it did not write so many before it was ready."""
+        self._plan_death(number, side)
+        self.run(wait=False)
+        until("it died, or is ready", lambda: self._died() or self._is_ready())
+        self._plan.unlink()
+        return self._died()
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.host.ask("GET", "/readyz").status == 200
+        except (OSError, HTTPException):
+            return False
+
+    def _plan_death(self, number: int, side: str) -> None:
+        new = self._plan.with_suffix(".new")
+        new.write_text(json.dumps([str(next(self._plans)), number, side]))
+        new.rename(self._plan)
 
     def _died(self) -> bool:
         assert self.host.daemon is not None

@@ -36,7 +36,7 @@ from supervisor.core.events import (
     Withdraw,
 )
 from supervisor.core.lifecycle import state_word
-from supervisor.core.model import Exit, Phase, ServiceSpec, Unit, UnitSpec
+from supervisor.core.model import Exit, Phase, RestartPolicy, ServiceSpec, Unit, UnitSpec
 from supervisor.core.restart import TokenBucket
 from supervisor.host.clock import monotonic
 from supervisor.host.journal import Journal
@@ -46,6 +46,7 @@ from supervisor.wire import Command, Operation
 
 def plain(name: str, *depends_on: str, **more: Any) -> UnitSpec:
     group, _, number = name.partition(":")
+    more.setdefault("restart", RestartPolicy(settle_seconds=0.0))
     return replace(
         UnitSpec(name, group, int(number or 0), ("sleep", "1000"), depends_on=depends_on, startsecs=0.0),
         **more,

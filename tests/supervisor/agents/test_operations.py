@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.agents import ledger
 from supervisor.agents import operations as module
 from supervisor.core.events import (
     CancelRequested,
@@ -86,7 +87,9 @@ def test_a_start_that_is_given_up_fails_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_start_that_needs_a_second_try_goes_on_until_it_is_up(tmp_path: Path) -> None:
     async def scenario() -> None:
-        spec = replace(plain("web"), restart=RestartPolicy(backoff_initial=0.02, backoff_jitter=0.0))
+        spec = replace(
+            plain("web"), restart=RestartPolicy(settle_seconds=0.0, backoff_initial=0.02, backoff_jitter=0.0)
+        )
         async with fleet(tmp_path, spec) as it:
             it.held = {Spawn}
             (operation,) = it.start("web")
@@ -227,7 +230,7 @@ def test_a_restart_ends_when_the_next_generation_is_registered(tmp_path: Path) -
 
 def test_a_restart_whose_new_process_does_not_come_up_fails(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with fleet(tmp_path, plain("web", restart=RestartPolicy(startretries=0))) as it:
+        async with fleet(tmp_path, plain("web", restart=RestartPolicy(settle_seconds=0.0, startretries=0))) as it:
             it.up("web")
             it.held = {Spawn}
             (operation,) = it.restart("web")
@@ -313,7 +316,9 @@ def test_the_processes_of_a_service_are_restarted_one_after_another(tmp_path: Pa
 
 def test_a_rolling_restart_stops_at_the_first_failure(tmp_path: Path) -> None:
     async def scenario() -> None:
-        specs = [service(f"cart:{number}", restart=RestartPolicy(startretries=0)) for number in range(3)]
+        specs = [
+            service(f"cart:{number}", restart=RestartPolicy(settle_seconds=0.0, startretries=0)) for number in range(3)
+        ]
         async with fleet(tmp_path, *specs) as it:
             it.up("cart:0", "cart:1", "cart:2")
             it.held = {Spawn}
@@ -333,10 +338,11 @@ def test_what_waits_for_something_that_has_ended_already_begins_at_once(tmp_path
     async def scenario() -> None:
         async with fleet(tmp_path) as it:
             it.up("web")
-            first = it.operations.add("cart:0", "stop", Command(), lambda: None)
-            it.operations.skip(first, "already stopped")
             begun = list[str]()
-            second = it.operations.add("web", "stop", Command(), lambda: begun.append("web"), after=[first.id])
+            it.operations.carry_out = lambda operation, command: begun.append(operation.unit)
+            first = it.operations.add("cart:0", "start", Command())
+            it.operations.skip(first, "already running")
+            second = it.operations.add("web", "stop", Command(), after=[first.id])
             it.operations.launch([first, second])
             assert begun == ["web"]
             assert second.state == "running"
@@ -487,8 +493,9 @@ def test_waiting_ends_after_its_time_and_others_go_on_waiting(tmp_path: Path) ->
 
 
 def test_old_operations_are_forgotten_but_open_ones_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 5)
-    monkeypatch.setattr(module, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "KEPT", 5)
+    monkeypatch.setattr(ledger, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "REMEMBERED", 0)
 
     async def scenario() -> None:
         async with fleet(tmp_path) as it:
@@ -510,7 +517,7 @@ def test_old_operations_are_forgotten_but_open_ones_never(tmp_path: Path, monkey
 
 
 def test_young_operations_are_kept_whatever_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 5)
+    monkeypatch.setattr(ledger, "KEPT", 5)
 
     async def scenario() -> None:
         async with fleet(tmp_path) as it:

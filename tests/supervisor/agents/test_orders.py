@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.events import Drain, Publish, Spawn, StartRequested, Terminate, Withdraw
-from supervisor.core.model import Phase, UnitSpec
+from supervisor.core.events import Drain, Drained, Publish, Resume, Spawn, StartRequested, Terminate, Withdraw
+from supervisor.core.model import DrainSpec, Hook, Phase, UnitSpec
 from supervisor.errors import UnknownUnit, WireError
+from supervisor.host.clock import iso, wall
 from supervisor.wire import Command
 from tests.supervisor.agents.fleet import Fleet, plain, service, steps
 from tests.supervisor.running import run, until
@@ -256,7 +257,7 @@ def test_a_signal_goes_to_each_running_process(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shop(tmp_path) as it:
             it.up("clock")
-            sent, failed = it.orders.signal(["clock", "disk"], Command(command_id="x"), signal.SIGHUP)
+            sent, failed = it.orders.signal(["clock", "disk"], Command(command_id="x", parameters={"signal": "HUP"}))
             assert it.processes.sent == [("clock", signal.SIGHUP)]
             assert (sent.state, sent.steps[0].detail) == ("succeeded", "sent SIGHUP")
             assert (failed.state, failed.error) == ("failed", "cannot send SIGHUP: it has no running process")
@@ -270,7 +271,7 @@ def test_a_signal_aborts_no_operation_under_way(tmp_path: Path) -> None:
         async with shop(tmp_path) as it:
             it.held = {Spawn}
             (start,) = it.start("clock")
-            it.orders.signal(["clock"], Command(), signal.SIGHUP)
+            it.orders.signal(["clock"], Command(parameters={"signal": 1}))
             assert start.state == "running"
             it.release(Spawn)
             assert start.state == "succeeded"
@@ -371,10 +372,24 @@ def test_a_start_that_lacks_only_the_registrys_word_is_ended_and_the_unit_runs(t
     run(scenario())
 
 
+def test_who_drains_and_was_told_nothing_can_be_called_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            it.held = {Drain}
+            (stop,) = it.stop("cart")
+            assert it.orders.abort(stop) is None
+            assert stop.state == "aborted"
+            assert it.phase("cart") is Phase.RUNNING
+            assert it.ordered(Publish) == ["cart"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("held", [Drain, Terminate])
 def test_what_was_told_to_stop_cannot_be_called_back(tmp_path: Path, held: type[Drain | Terminate]) -> None:
     async def scenario() -> None:
-        async with shop(tmp_path, service("cart")) as it:
+        async with shop(tmp_path, service("cart", drain=DrainSpec(notify=Hook(signal=10)))) as it:
             it.up("cart")
             it.held = {held}
             (stop,) = it.stop("cart")
@@ -392,6 +407,171 @@ def test_what_has_ended_cannot_be_called_off(tmp_path: Path) -> None:
         async with shop(tmp_path) as it:
             (start,) = it.start("clock")
             assert it.orders.abort(start) == "it has succeeded already"
+
+    run(scenario())
+
+
+# Out of traffic and back.
+
+
+def test_a_drain_takes_a_unit_out_of_traffic_and_remembers_why(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            it.held = {Drain}
+            (drain,) = it.drain("cart", reason="disk swap", issued_by="ann", parameters={"owner": "ops"})
+            assert (drain.state, it.phase("cart")) == ("running", Phase.DRAINING)
+            kept = it.maintenances.of("cart")
+            assert kept is not None
+            assert (kept.owner, kept.reason, kept.until) == ("ops", "disk swap", None)
+            it.release(Drain)
+            assert drain.state == "succeeded"
+            assert it.runners.by_name["cart"].unit.drained
+            assert it.ordered(Terminate) == []
+
+    run(scenario())
+
+
+def test_an_undrain_brings_it_back_and_ends_when_the_registry_has_confirmed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart", drain=DrainSpec(Hook(signal=10), Hook(signal=12)))) as it:
+            it.up("cart")
+            it.drain("cart")
+            it.held = {Publish}
+            (undrain,) = it.undrain("cart")
+            assert it.ordered(Resume) == it.ordered(Publish) == ["cart"]
+            assert (undrain.state, it.maintenances.of("cart")) == ("running", None)
+            it.release(Publish)
+            assert undrain.state == "succeeded"
+            (again,) = it.undrain("cart")
+            assert (again.state, again.steps[0].detail) == ("succeeded", "it is not drained")
+
+    run(scenario())
+
+
+def test_what_is_wrong_with_a_drain_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path) as it:
+            all_up(it)
+            for names, parameters, words in (
+                (["cart:0", "disk"], {}, "cannot drain disk: it has neither a service nor a drain table"),
+                (["cart:0"], {"for_seconds": -1}, "for_seconds must be a number"),
+                (["cart:0"], {"until": "2001-01-01T00:00:00Z"}, "that is past"),
+            ):
+                with pytest.raises(WireError, match=words):
+                    it.orders.drain(names, Command(parameters=parameters))
+            assert (it.done, it.operations.latest(9)) == ([], [])
+
+    run(scenario())
+
+
+def test_a_drain_with_an_end_ends_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            (drain,) = it.drain("cart", parameters={"for_seconds": 0.05})
+            assert drain.state == "succeeded"
+            await until(lambda: it.ordered(Publish) == ["cart"])
+            assert [item.verb for item in it.operations.latest(9)] == ["drain", "undrain"]
+            assert it.maintenances.of("cart") is None
+
+    run(scenario())
+
+
+def test_an_end_is_a_moment_and_not_counted_from_whenever_the_drain_begins(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            before = wall()
+            it.drain("cart", parameters={"for_seconds": 600})
+            kept = it.maintenances.of("cart")
+            assert kept is not None and kept.until is not None
+            assert before + 599 < kept.until < wall() + 600.1
+            it.drain("cart", parameters={"until": iso(before + 1000)})
+            kept = it.maintenances.of("cart")
+            assert kept is not None and kept.until == pytest.approx(before + 1000, abs=0.01)
+
+    run(scenario())
+
+
+def test_a_drain_that_is_called_off_or_held_is_no_maintenance(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            it.held = {Withdraw}
+            (drain,) = it.drain("cart")
+            assert it.orders.abort(drain) is None
+            assert (drain.state, it.maintenances.of("cart")) == ("aborted", None)
+            (drain,) = it.drain("cart")
+            it.unconfirm("cart")
+            assert (drain.state, drain.error) == ("failed", "not drained: the registry is away")
+            assert it.maintenances.of("cart") is None
+            assert it.phase("cart") is Phase.RUNNING
+
+    run(scenario())
+
+
+def test_drain_and_undrain_take_each_others_place_and_leave_others_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            it.held = {Withdraw, Terminate}
+            (drain,) = it.drain("cart")
+            (undrain,) = it.undrain("cart")
+            assert (drain.state, drain.error) == ("aborted", "a later undrain took its place")
+            assert undrain.state == "succeeded", "its entry had never gone"
+            (drain,) = it.drain("cart")
+            (stop,) = it.stop("cart")
+            assert (drain.state, stop.state) == ("running", "running")
+            it.release(Withdraw)
+            assert drain.state == "succeeded"
+            it.release(Terminate)
+            assert stop.state == "succeeded"
+            assert it.runners.by_name["cart"].unit.drained
+
+    run(scenario())
+
+
+def test_what_was_cut_short_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            it.held = {Drain}
+            (stop,) = it.stop("cart")
+            it.runners.post("cart", Drained(1, 3))
+            assert (stop.state, stop.cut) == ("succeeded", 3)
+            drained = next(step for step in stop.steps if step.name == "drain")
+            assert drained.detail == "3 requests were still open when the time for draining was over"
+
+    run(scenario())
+
+
+# Weights.
+
+
+def test_a_weight_is_fixed_and_given_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            (fixed,) = it.orders.give("weight", ["cart"], Command(parameters={"weight": 30}))
+            assert fixed.state == "succeeded"
+            assert it.warmups.weight("cart", 100) == 30
+            it.orders.give("weight", ["cart"], Command(parameters={"weight": "auto"}))
+            assert it.warmups.weight("cart", 100) == 100
+
+    run(scenario())
+
+
+def test_an_order_about_weights_that_nobody_can_obey_is_refused_and_a_mixed_one_fails_in_part(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart"), plain("disk")) as it:
+            it.up("cart", "disk")
+            with pytest.raises(WireError):
+                it.orders.give("weight", ["disk"], Command(parameters={"weight": 3}))
+            assert it.operations.latest(9) == []
+            done, failed = it.orders.give("weight", ["cart", "disk"], Command(parameters={"weight": 3}))
+            assert (done.state, failed.state) == ("succeeded", "failed")
+            assert failed.error
 
     run(scenario())
 

@@ -17,7 +17,7 @@ from supervisor.agents import restart
 from supervisor.agents.entry import unit_entry
 from supervisor.agents.heartbeat import Heartbeats
 from supervisor.agents.restart import RestartAgents
-from supervisor.core.events import Drained, Event, Gone, Unconfirmed
+from supervisor.core.events import Event, Gone, Unconfirmed
 from supervisor.core.model import Removal, RestartPolicy, ServiceSpec, UnitSpec
 from supervisor.host.clock import monotonic
 from tests.supervisor.running import run, until
@@ -304,15 +304,6 @@ def test_the_steps_and_the_words_follow_what_is_waited_for() -> None:
             await it.answer()
             assert it.steps == [("cart", "gone")]
             assert it.agents.describe("cart") == ""
-
-    run(scenario())
-
-
-def test_draining_answers_at_once_since_nothing_is_configured_to_wait_for() -> None:
-    async def scenario() -> None:
-        async with host() as it:
-            it.agents.drain(SPEC, 3)
-            assert it.posted == [("cart", Drained(3))]
 
     run(scenario())
 

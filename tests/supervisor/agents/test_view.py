@@ -8,20 +8,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from registry_client.testing import FakeBackend
 from supervisor.agents.entry import unit_entry
 from supervisor.agents.heartbeat import Heartbeats
+from supervisor.agents.maintenance import Maintenance
 from supervisor.agents.restart import RestartAgents
-from supervisor.agents.view import summary
+from supervisor.agents.view import Agents, summary
 from supervisor.core.events import (
     Drain,
     Gone,
     Kill,
+    Prewarm,
     Publish,
+    ReadinessLost,
     Ready,
     Spawn,
     Spawned,
@@ -29,20 +33,52 @@ from supervisor.core.events import (
     TimerFired,
     Withdraw,
 )
-from supervisor.core.model import Exit, Phase, RestartPolicy, Unit, UnitSpec
+from supervisor.core.health import HealthStatus, ProbeStatus
+from supervisor.core.model import Exit, HttpCall, Phase, RestartPolicy, Unit, UnitSpec, WarmupSpec
 from supervisor.host.clock import monotonic
 from supervisor.wire import ExitStatus, LeaseStatus, UnitStatus, to_json
 from tests.supervisor.agents.fleet import Fleet, plain, service
 from tests.supervisor.running import run, until
 
+WARM = WarmupSpec(requests=(HttpCall("GET", "/a"), HttpCall("GET", "/b")))
 WEB = plain("web", startsecs=1.0)
 CART = service("cart:0", startsecs=1.0, restart=RestartPolicy(settle_seconds=30.0))
 LATE = plain("late", "web")
+HOT = service("hot", warmup=WARM)
+
+
+class Known:
+    """What the agents know, as a test says."""
+
+    def __init__(self) -> None:
+        self.waits, self.draining, self.warming, self.trouble, self.cold = "", "", "", "", ""
+        self.in_flight: int | None = 7
+        self.weight = 40
+        self.health: HealthStatus | None = None
+        self.maintenance: Maintenance | None = None
+        self.lease: Any = None
+
+    def __call__(self) -> Agents:
+        return cast(Agents, SimpleNamespace(
+            heartbeats=SimpleNamespace(trouble=lambda name: self.trouble, lease=lambda name: self.lease),
+            restart=SimpleNamespace(describe=lambda name: self.waits),
+            drains=SimpleNamespace(describe=lambda name: self.draining, in_flight=lambda spec: self.in_flight),
+            health=SimpleNamespace(status=lambda name: self.health),
+            publisher=SimpleNamespace(
+                warming=lambda name: self.warming, words=lambda name: self.warming, weight=lambda runner: self.weight
+            ),
+            prewarms=SimpleNamespace(trouble=lambda name: self.cold),
+            maintenances=SimpleNamespace(of=lambda name: self.maintenance),
+        ))  # fmt: skip
+
+
+def healthy(**more: Any) -> HealthStatus:
+    return replace(HealthStatus(1, True, True, True, 0.0, "", False, ()), **more)
 
 
 @asynccontextmanager
-async def fleet(folder: Path, *specs: UnitSpec, agents: Any = lambda: None) -> AsyncIterator[Fleet]:
-    made = Fleet(folder, specs or (WEB, CART, LATE), agents=agents)
+async def fleet(folder: Path, *specs: UnitSpec, agents: Any = None) -> AsyncIterator[Fleet]:
+    made = Fleet(folder, specs or (WEB, CART, LATE, HOT), agents=agents or (lambda: None))
     try:
         yield made
     finally:
@@ -121,6 +157,11 @@ def backing_off_published(it: Fleet) -> None:
     it.words["cart:0"] = ""
 
 
+def prewarming(it: Fleet) -> None:
+    it.held = {Prewarm}
+    it.start("hot")
+
+
 def not_stopped(it: Fleet) -> None:
     expiring(it)
     it.unconfirm("cart:0")
@@ -132,16 +173,16 @@ SENTENCES: dict[str, tuple[Any, str, Phase, str, str]] = {
     "being started": (starting, "web", Phase.STARTING, "STARTING", "its process is being started"),
     "started": (
         lambda it: started(it, "web"), "web", Phase.STARTING, "STARTING",
-        r"started 0\.\d s ago; ready when it has been alive for 1 s; given up after 60 s",
+        r"started 0\.\d s ago; it is being looked at; given up after 60 s",
     ),
-    "started with a port": (
-        lambda it: started(it, "cart:0"), "cart:0", Phase.STARTING, "STARTING",
-        r"started 0\.\d s ago; ready when it has been alive for 1 s and port 9080 accepts connections; given up after 60 s",
+    "prewarming": (
+        prewarming, "hot", Phase.PREWARMING, "STARTING",
+        "ready; it gets its first 2 requests before anybody else may send to it",
     ),
     "running": (lambda it: it.up("web"), "web", Phase.RUNNING, "RUNNING", "running"),
-    "serving": (lambda it: it.up("cart:0"), "cart:0", Phase.RUNNING, "RUNNING", "serving"),
+    "serving": (lambda it: it.up("cart:0"), "cart:0", Phase.RUNNING, "RUNNING", "running"),
     "not stopped": (
-        not_stopped, "cart:0", Phase.RUNNING, "RUNNING", "serving; not stopped: the registry is away",
+        not_stopped, "cart:0", Phase.RUNNING, "RUNNING", "running; not stopped: the registry is away",
     ),
     "expiring": (
         expiring, "cart:0", Phase.EXPIRING, "EXPIRING",
@@ -210,7 +251,7 @@ def test_a_unit_that_was_never_started_has_null_where_there_is_nothing(tmp_path:
                 "unit": "web", "service": None, "state": "STOPPED", "wanted": "down", "phase": "stopped",
                 "ready": False, "live": False, "pid": None, "generation": 0, "uptime_seconds": None, "weight": None,
                 "full_weight": None, "lease": None, "in_flight": None, "restarts": 0, "last_exit": None,
-                "operation": None, "why": "not started",
+                "operation": None, "why": "not started", "warmup": None, "probes": [], "maintenance": None,
             }  # fmt: skip
 
     run(scenario())
@@ -316,10 +357,14 @@ def test_an_unknown_unit_is_no_status(tmp_path: Path) -> None:
 
 def test_the_lease_is_what_the_heartbeat_knows_of_it(tmp_path: Path) -> None:
     async def scenario() -> None:
-        backend = FakeBackend()
+        known, backend = Known(), FakeBackend()
         beats = Heartbeats(backend, lambda name: None)
         agents = RestartAgents(backend, beats, lambda name, event: None, lambda name, step: None)
-        async with fleet(tmp_path, CART, agents=lambda: (beats, agents)) as it:
+
+        def joined() -> Any:
+            return SimpleNamespace(**{**vars(known()), "heartbeats": beats, "restart": agents})
+
+        async with fleet(tmp_path, CART, agents=joined) as it:
             assert it.view.status("cart:0").lease == LeaseStatus("absent", 10.0, None)
             it.up("cart:0")
             assert CART.service is not None
@@ -361,6 +406,110 @@ def test_a_unit_without_a_service_has_no_lease(tmp_path: Path) -> None:
                 None,
                 None,
             )
+
+    run(scenario())
+
+
+# What the agents know.
+
+
+def test_a_serving_unit_says_all_that_is_not_as_it_should_be(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            it.up("cart:0")
+            assert it.view.why("cart:0") == "serving"
+            known.warming, known.trouble, known.cold = "warming: 40 %", "unconfirmed: no answer", "GET /a: 500"
+            known.health = healthy(why="its readiness probe failed once")
+            status = it.view.status("cart:0")
+            assert status.why == (
+                "serving; warming: 40 %; unconfirmed: no answer; its readiness probe failed once; GET /a: 500"
+            )
+            assert (status.state, status.warmup, status.weight, status.full_weight) == (
+                "WARMING", "warming: 40 %", 40, 100,
+            )  # fmt: skip
+            assert (status.in_flight, status.ready) == (7, True)
+
+    run(scenario())
+
+
+def test_an_unready_unit_says_why_and_what_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            it.up("cart:0")
+            it.held = {Withdraw}
+            it.runners.post("cart:0", ReadinessLost(1, "GET /ready: 503"))
+            known.waits = "waiting for the registry entry to go: 1.0 s of 10.0 s"
+            status = it.view.status("cart:0")
+            assert status.state == "UNHEALTHY"
+            assert status.why == f"not serving; GET /ready: 503; {known.waits}"
+            assert (status.ready, status.live, status.phase) == (False, True, "running")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("maintenance", "words"),
+    [
+        (None, "kept out of traffic"),
+        (Maintenance("ops", "disk swap", 0.0), "kept out of traffic by ops: disk swap; until it is undrained"),
+        (Maintenance("", "", 0.0, 1_800_000_000.5), "kept out of traffic; until 2027-01-15T08:00:00.500Z"),
+    ],
+)
+def test_a_drained_unit_says_who_keeps_it_out_and_until_when(
+    tmp_path: Path, maintenance: Maintenance | None, words: str
+) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            it.up("cart:0")
+            known.maintenance = maintenance
+            it.drain("cart:0")
+            it.runners.post("cart:0", TimerFired(it.runners.by_name["cart:0"].unit.timer))
+            status = it.view.status("cart:0")
+            assert (status.state, status.phase, status.why) == ("DRAINED", "running", words)
+            assert status.maintenance == (maintenance.status() if maintenance else None)
+
+    run(scenario())
+
+
+def test_a_starting_unit_says_what_it_waits_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            started(it, "web")
+            known.health = healthy(ready=False, why="GET /ready: connection refused")
+            words = r"started 0\.\d s ago; GET /ready: connection refused; given up after 60 s"
+            assert re.fullmatch(words, it.view.why("web"))
+
+    run(scenario())
+
+
+def test_probes_are_shown_with_the_age_of_their_answers(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            it.up("cart:0")
+            asked = ProbeStatus("readiness", "http", False, True, 4, "200 OK", monotonic() - 100.0)
+            known.health = healthy(probes=(asked, ProbeStatus("liveness", "kernel", True, None, 0, "", None)))
+            first, second = it.view.status("cart:0").probes
+            assert (first.role, first.kind, first.ok, first.streak, first.detail) == (
+                "readiness", "http", True, 4, "200 OK",
+            )  # fmt: skip
+            assert first.seconds_ago is not None and 99.9 < first.seconds_ago < 115
+            assert (second.ok, second.seconds_ago) == (None, None)
+
+    run(scenario())
+
+
+def test_a_draining_unit_says_what_is_in_flight(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        known = Known()
+        async with fleet(tmp_path, agents=known) as it:
+            draining(it)
+            known.draining = "3 requests in flight: 1.0 s of at most 30.0 s"
+            assert it.view.why("cart:0") == known.draining
 
     run(scenario())
 

@@ -86,7 +86,8 @@ class FakeDaemon:
             "phase": state.lower(), "ready": state == "RUNNING", "live": up,
             "pid": 4000 + len(self.units) if up else None, "generation": 7,
             "uptime_seconds": 125.0 if up else None, "weight": None, "full_weight": None, "lease": None,
-            "in_flight": None, "restarts": 0, "last_exit": None, "operation": None, "why": "", **more,
+            "in_flight": None, "restarts": 0, "last_exit": None, "operation": None, "why": "",
+            "warmup": None, "probes": [], "maintenance": None, **more,
         }  # fmt: skip
         return self.units[name]
 
@@ -126,7 +127,8 @@ class FakeDaemon:
         self._numbers += 1
         made = {
             "id": f"op-{self._numbers}", "command_id": command_id, "unit": unit, "verb": verb, "state": "pending",
-            "steps": [], "error": None, "reason": "", "issued_by": "alice", "created": EVENT, "finished": None, **more,
+            "steps": [], "error": None, "reason": "", "issued_by": "alice", "created": EVENT, "finished": None,
+            "deadline": None, "cut": None, **more,
         }  # fmt: skip
         self.operations[made["id"]] = made
         return made
@@ -235,7 +237,7 @@ class FakeDaemon:
 
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("GET", "/v1/units", FakeDaemon.list_units),
-    ("POST", "/v1/units/([^/]+)/(start|stop|restart|signal)", FakeDaemon.command),
+    ("POST", "/v1/units/([^/]+)/(start|stop|restart|signal|drain|undrain|warm|weight)", FakeDaemon.command),
     ("POST", "/v1/units/([^/]+)/(enable|disable)", FakeDaemon.mark),
     ("GET", "/v1/operations", FakeDaemon.list_operations),
     ("GET", "/v1/operations/([^/]+)", FakeDaemon.one_operation),
