@@ -27,6 +27,7 @@ COMMANDS = {
         "gunicorn", "tests.unit_app.wsgi_app:app", "-b", "127.0.0.1:{port}", "-w", "4",
         "-c", str(Path(__file__).with_name("gunicorn_conf.py")),
     ],
+    "hypercorn": ["hypercorn", "tests.unit_app.asgi_app:app", "-b", "127.0.0.1:{port}"],
     "preload-4": ["gunicorn", "tests.unit_app.wsgi_app:app", "-b", "127.0.0.1:{port}", "-w", "4", "--preload"],
 }  # fmt: skip
 # With preloading the master imports the application, and a worker is seen with its first request.
@@ -36,6 +37,7 @@ PROCESSES = {
     "sync-4": 4,
     "gthread-4": 4,
     "preload-4": 1,
+    "hypercorn": 1,
     "uvicorn-main": 3,
     "sync-conf": 5,
 }

@@ -22,6 +22,7 @@ import pytest
 from supervisor.core.traffic import CLOSE_WAIT, ESTABLISHED, FIN_WAIT_2, Connection, Traffic, count
 from supervisor.host import traffic as module
 from supervisor.host.traffic import Listener, Sockets, local_host
+from tests.http2_client import Http2Client
 
 LOOPBACK = "127.0.0.1"
 QUIET_SECONDS = 0.2
@@ -590,43 +591,6 @@ def test_of_a_websocket_the_kernel_knows_only_who_spoke_last(place: Place, tmp_p
         place.becomes(idle=1)
         assert place.traffic(quiet_seconds=60) == Traffic(trailing=1)
         server.counts(1)
-
-
-class Http2Client:
-    """One HTTP/2 connection with prior knowledge."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        from h2.connection import H2Connection
-
-        self.connected, self.state = connected, H2Connection()
-        self.acknowledged = False
-        self.ended = list[int]()
-        self.state.initiate_connection()
-        self.flush()
-        self._read_until(lambda: self.acknowledged)
-
-    def flush(self) -> None:
-        self.connected.sendall(self.state.data_to_send())
-
-    def ask(self, path: str) -> int:
-        stream: int = self.state.get_next_available_stream_id()
-        headers = {":method": "GET", ":path": path, ":scheme": "http", ":authority": "here"}
-        self.state.send_headers(stream, list(headers.items()), end_stream=True)
-        self.flush()
-        return stream
-
-    def read_until_answered(self, stream: int) -> None:
-        self._read_until(lambda: stream in self.ended)
-
-    def _read_until(self, condition: Callable[[], bool]) -> None:
-        from h2.events import SettingsAcknowledged, StreamEnded
-
-        while not condition():
-            for event in self.state.receive_data(self.connected.recv(65536)):
-                self.acknowledged |= isinstance(event, SettingsAcknowledged)
-                if isinstance(event, StreamEnded):
-                    self.ended.append(event.stream_id)
-            self.flush()
 
 
 def test_of_http2_the_kernel_knows_the_connection_and_who_spoke_last(place: Place, tmp_path: Path) -> None:
