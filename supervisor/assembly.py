@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,7 @@ from .agents.maintenance import Maintenances
 from .agents.operations import Operations
 from .agents.orders import Orders
 from .agents.prewarm import Prewarms
-from .agents.publisher import Publisher
+from .agents.publisher import Publisher, is_published
 from .agents.record import Recorder
 from .agents.recovery import Recovery
 from .agents.restart import RestartAgents
@@ -37,7 +38,7 @@ from .core.lifecycle import state_word
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
 from .host import http_client
-from .host.cgroup import UnitGroup, find_base, make_home
+from .host.cgroup import UnitGroup, find_base, make_home, remove_old_homes
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
 from .host.connect import OWN_ENDS
@@ -79,7 +80,7 @@ class Parts:
         self.cgroups = self._make_cgroups()
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
-        self.runners = Runners(self._performers(), budget, self.recorder.step)
+        self.runners = Runners(self._performers(), budget, self.recorder.step, self._awaited)
         self._notify: NotifySockets | None = None  # until a unit wants one
         self.processes = Processes(
             self.runners.post,
@@ -175,12 +176,14 @@ class Parts:
             events.Terminate: lambda runner, action: self.processes.terminate(runner.spec.name, action.attempt),
             events.Kill: lambda runner, action: self.processes.kill(runner.spec.name, action.attempt),
             events.Prewarm: lambda runner, action: self.prewarms.send(runner.spec, action.attempt),
-            events.Publish: lambda runner, action: self.publisher.publish(runner),
+            events.Publish: lambda runner, action: self.drains.when_resumed(
+                runner.spec.name, partial(self._publish, runner, action.attempt)
+            ),
             events.Withdraw: lambda runner, action: self.restart_agents.take_out(
                 runner.spec, action.attempt, action.withdrawal
             ),
             events.Drain: lambda runner, action: self.drains.drain(runner.spec, action.attempt, notify=action.notify),
-            events.Resume: lambda runner, action: self.drains.resume(runner.spec, action.attempt),
+            events.Resume: lambda runner, action: self._resume(runner.spec, action.attempt),
         }
 
     # Beginning.
@@ -199,9 +202,13 @@ class Parts:
 
     def _restore_weights(self) -> None:
         for name, text in self.journal.facts("weight").items():
-            if name in self.runners.by_name:
+            if name not in self.runners.by_name:
+                continue
+            try:
                 record = json.loads(text)
                 self.warmups.restore(name, record["value"], max(0.0, wall() - record["at"]))
+            except (ValueError, KeyError, TypeError):
+                log.error("cannot read what the weight of %s was: it begins anew", name)
 
     def register_node(self, host: str, port: int) -> None:
         """Let others find this daemon's API."""
@@ -221,6 +228,10 @@ class Parts:
         runner = self.runners.by_name.get(name)
         return None if runner is None else runner.spec
 
+    def _awaited(self, name: str) -> str:
+        health = self.health.status(name)
+        return "" if health is None else health.why
+
     def _waits_for(self, name: str) -> str:
         return self.restart_agents.describe(name) or self.drains.describe(name)
 
@@ -235,6 +246,16 @@ class Parts:
 
     async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
         return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok
+
+    def _resume(self, spec: UnitSpec, attempt: int) -> None:
+        """It may take new work again; when it knows, it may be ready again."""
+        self.drains.resume(spec, attempt)
+        self.drains.when_resumed(spec.name, partial(self.health.told_to_serve, spec.name))
+
+    def _publish(self, runner: Runner, attempt: int) -> None:
+        """Nobody may send to a unit that still refuses new work; when it knows better it may be wanted out again."""
+        if runner.unit.attempt == attempt and is_published(runner.unit):
+            self.publisher.publish(runner)
 
     def _on_registered(self, name: str) -> None:
         unit = self.unit(name)
@@ -290,6 +311,8 @@ class Parts:
             said = self._notify.state(name) if self._notify is not None else None
             target = self._tools.target(runner.spec, event.attempt, event.pid, said)
             self.health.watch(runner.spec, target)
+        if unit.told and not before.told:
+            self.health.told_to_refuse(name)
         if unit.phase is before.phase:
             return
         if before.phase is Phase.PREWARMING:
@@ -324,6 +347,7 @@ class Parts:
         self.sockets.close()
         if self.cgroups is not None:
             UnitGroup(str(self.cgroups)).remove()
+            remove_old_homes(self.cgroups.parent)
         await asyncio.to_thread(self.pump.close, FLUSH_SECONDS)
         self.ledger.save()
         self.journal.close()

@@ -95,7 +95,7 @@ class Drains:
         self._seen: dict[tuple[str, int], list[Connection]] = {}  # by (address, port), at the last look at many
         self._seen_at = -math.inf
         self._draining: dict[str, Draining] = {}
-        self._words: set[asyncio.Task[None]] = set()  # hooks under way that nobody waits for
+        self._resuming: dict[str, asyncio.Task[None]] = {}  # units that are being told to take new work again
 
     def drain(self, spec: UnitSpec, attempt: int, *, notify: bool) -> None:
         """Let the unit finish what it has -> Drained."""
@@ -106,10 +106,27 @@ class Drains:
 
     def resume(self, spec: UnitSpec, attempt: int) -> None:
         """Tell a unit that it may take new work again."""
-        if spec.drain is not None and spec.drain.resume is not None:
-            task = asyncio.get_running_loop().create_task(self._tell(spec, attempt, spec.drain.resume, "resume"))
-            self._words.add(task)
-            task.add_done_callback(self._words.discard)
+        if spec.drain is None or spec.drain.resume is None:
+            return
+        before = self._resuming.get(spec.name)
+        if before is not None:
+            before.cancel()
+        task = asyncio.get_running_loop().create_task(self._tell(spec, attempt, spec.drain.resume, "resume"))
+        self._resuming[spec.name] = task
+
+        def forget(task: asyncio.Task[None]) -> None:
+            if self._resuming.get(spec.name) is task:
+                del self._resuming[spec.name]
+
+        task.add_done_callback(forget)
+
+    def when_resumed(self, unit: str, call: Callable[[], None]) -> None:
+        """Call it when the unit has been told to take new work again, or its time to hear that is over; else now."""
+        task = self._resuming.get(unit)
+        if task is None:
+            call()
+        else:
+            task.add_done_callback(lambda task: None if task.cancelled() else call())
 
     def call_off(self, unit: str) -> None:
         """Nobody waits for that drain any more."""
@@ -150,13 +167,16 @@ class Drains:
     async def close(self) -> None:
         """Stop waiting."""
         tasks = [draining.task for draining in self._draining.values() if draining.task is not None]
-        for task in (*tasks, *self._words):
+        tasks += self._resuming.values()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._words, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _drain(self, draining: Draining, spec: UnitSpec, attempt: int, how: DrainSpec, notify: bool) -> None:
         try:
             if notify and how.notify is not None:
+                if (resuming := self._resuming.get(spec.name)) is not None:
+                    await asyncio.wait((resuming,))  # the last word must be the one that counts
                 await self._tell(spec, attempt, how.notify, "drain")
                 draining.deadline = monotonic() + how.timeout
             await self._wait(draining, spec, how)

@@ -22,7 +22,7 @@ def _details(status: UnitStatus, operations: Sequence[Operation]) -> Iterator[st
     if status.maintenance is not None:
         yield f"maintenance: {_maintenance(status.maintenance)}"
     if status.warmup is not None:
-        yield f"weight: {status.weight} of {status.full_weight}: {status.warmup}"
+        yield f"weight: {status.warmup}"
     for probe in status.probes:
         yield f"probe: {probe.role} ({probe.kind}): {_probe(probe)}"
     if status.last_exit is not None:

@@ -58,7 +58,7 @@ class Health:
         self._loop = asyncio.get_running_loop()
         self._watched: dict[str, Watched] = {}
         self._registered: set[str] = set()  # units with a service that serve, or would but for a probe
-        self._out: set[str] = set()  # those among them that a probe has taken out
+        self._out: dict[str, str] = {}  # those among them that a probe has taken out, and its role
 
     def watch(self, spec: UnitSpec, target: Target) -> None:
         """The attempt of the unit has been spawned -> Ready, and all that may follow."""
@@ -72,14 +72,14 @@ class Health:
     def forget(self, unit: str, *, wanted: bool = True) -> None:
         """Its attempt has ended, or is on its way out for good.
 
-        A unit that a probe has taken out counts as such until it is ready again, for its restart does not show that
-        the probe was right; or until it is not `wanted` any more, which may also be said later.
+        A unit that a probe has taken out counts as such until that probe holds again, for its restart does not show
+        that the probe was right; or until it is not `wanted` any more, which may also be said later.
         """
         watched = self._watched.pop(unit, None)
         if watched is not None:
             watched.close()
         if not wanted:
-            self._out.discard(unit)
+            self._out.pop(unit, None)
         if unit not in self._out:
             self._registered.discard(unit)
 
@@ -104,6 +104,22 @@ class Health:
             if asked.hears and asked.asking is not None:
                 asked.asking.poke()
         self._look(watched)
+
+    def told_to_refuse(self, unit: str) -> None:
+        """From now on it takes no new work, as it was told to: that it is not ready says nothing of others."""
+        watched = self._watched.get(unit)
+        if watched is not None:
+            watched.told = True
+
+    def told_to_serve(self, unit: str) -> None:
+        """It takes new work again: its readiness probe is asked at once if it has failed meanwhile."""
+        watched = self._watched.get(unit)
+        if watched is None or not watched.live:
+            return
+        watched.told = False
+        asked = watched.probes.get("readiness")
+        if asked is not None and asked.asking is not None and asked.state.failures:
+            asked.asking.poke()
 
     def doubt(self, unit: str, reason: str) -> None:
         """Its process or its port could not be vouched for: it cannot serve until they can."""
@@ -200,7 +216,7 @@ class Health:
         elif not watched.started:
             self._look_at_start(watched)
         elif failed == "liveness" and watched.fell("liveness") and self._may_lose(watched):
-            self._count_out(watched)
+            self._count_out(watched, "liveness")
             self._end(watched, watched.probes["liveness"].reason)
         elif watched.ready_at is None:
             self._look_at_entry(watched)
@@ -233,6 +249,7 @@ class Health:
         fact = watched.fact()
         cannot = watched.serving and not fact and not watched.holds("readiness")
         self._note_wavering(watched)
+        self._count_in(watched)
         goes = cannot and failed == "readiness" and self._may_lose(watched)
         held = "liveness" if watched.fell("liveness") else "readiness" if cannot and not goes else ""
         self._hold(watched, held)
@@ -241,7 +258,7 @@ class Health:
         elif fact:
             self._withdraw(watched, fact)
         elif goes:
-            self._count_out(watched)
+            self._count_out(watched, "readiness")
             self._withdraw(watched, watched.probes["readiness"].reason)
 
     def _note_wavering(self, watched: Watched) -> None:
@@ -257,7 +274,7 @@ class Health:
         if watched.holds("readiness"):
             self._serve(watched, ReadinessRegained(watched.target.attempt, self._loop.time()))
         else:
-            self._count_out(watched)  # a fact may have taken it out, but now it is a probe that keeps it out
+            self._count_out(watched, "readiness")  # a fact may have taken it out; now a probe keeps it out
 
     # Doing. What is posted may come back at once, so it is posted last.
 
@@ -266,7 +283,7 @@ class Health:
         self._match(watched)
         if watched.spec.service is not None:
             self._registered.add(watched.name)
-        self._out.discard(watched.name)
+        self._count_in(watched)
         self._post(watched.name, event)
 
     def _withdraw(self, watched: Watched, reason: str) -> None:
@@ -284,13 +301,21 @@ class Health:
     # The guard against mass failures.
 
     def _may_lose(self, watched: Watched) -> bool:
-        if not watched.serving or watched.spec.service is None:
+        if watched.told or not watched.serving or watched.spec.service is None:
             return True
-        return may_lose_one_more(len(self._out), len(self._registered), self._percent)
+        others = len(self._out) - (watched.name in self._out)
+        return may_lose_one_more(others, len(self._registered), self._percent)
 
-    def _count_out(self, watched: Watched) -> None:
-        if watched.name in self._registered:
-            self._out.add(watched.name)
+    def _count_out(self, watched: Watched, role: str) -> None:
+        if watched.name in self._registered and not watched.told:
+            self._out[watched.name] = "liveness" if role == "liveness" else self._out.get(watched.name, role)
+
+    def _count_in(self, watched: Watched) -> None:
+        """It serves. Of a new process the liveness probe has to say so too, or all would be restarted in turn."""
+        liveness = watched.probes.get("liveness")
+        suspected = self._out.get(watched.name) == "liveness" and liveness is not None and liveness.state.streak <= 0
+        if watched.serving and not suspected:
+            self._out.pop(watched.name, None)
 
     def _hold(self, watched: Watched, role: str) -> None:
         """The probe of that role is not acted on ("": there is none such)."""

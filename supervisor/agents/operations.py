@@ -156,6 +156,8 @@ class Operations:
                 continue
             if isinstance(event, Drained) and event.cut:
                 self._count_cut(tracked, event.cut)
+            if after.crashed and not before.crashed:
+                self._close_step(tracked, "failed")
             if after.phase is not before.phase:
                 self._enter(tracked, after)
             elif isinstance(event, Spawned):
@@ -258,23 +260,24 @@ class Operations:
     # Steps and ends.
 
     def _step(self, tracked: Tracked, name: str, detail: str, *, renew: bool = False) -> None:
-        steps, now = tracked.operation.steps, iso()
-        if steps and steps[-1].state == "running":
-            if steps[-1].name == name:
-                if renew:
-                    steps[-1].detail = detail
-                return
-            steps[-1].state, steps[-1].finished = "succeeded", now
-        steps.append(Step(name, "running", started=now, detail=detail))
+        steps = tracked.operation.steps
+        if steps and steps[-1].state == "running" and steps[-1].name == name:
+            if renew:
+                steps[-1].detail = detail
+            return
+        self._close_step(tracked, "succeeded")
+        steps.append(Step(name, "running", started=iso(), detail=detail))
         self._ledger.touch(tracked)
+
+    def _close_step(self, tracked: Tracked, state: str) -> None:
+        steps = tracked.operation.steps
+        if steps and steps[-1].state == "running":
+            steps[-1].state, steps[-1].finished = state, iso()
 
     def _finish(self, tracked: Tracked, state: str, error: str | None = None) -> None:
         operation = tracked.operation
         operation.state, operation.error, operation.finished = state, error, iso()
-        if operation.steps and operation.steps[-1].state == "running":
-            last = operation.steps[-1]
-            last.state = "succeeded" if state == "succeeded" else "failed"
-            last.finished = operation.finished
+        self._close_step(tracked, "succeeded" if state == "succeeded" else "failed")
         self._ledger.close(tracked)
         for waiter in self._waiters.pop(operation.id, ()):
             if not waiter.done():

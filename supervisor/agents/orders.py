@@ -118,7 +118,10 @@ class Orders:
         return list(made.values())
 
     def restart(self, names: Sequence[str], command: Command) -> list[Operation]:
-        """Give units a new process."""
+        """Give units a new process; who restarts what is down wants it up."""
+        _deadline(command)
+        if down := [name for name in names if not self._runners.by_name[name].unit.wanted]:
+            self._journal.record_wishes(down, up=True)
         specs = self.specs
         last: dict[str, str] = {}
         operations = []
@@ -134,6 +137,8 @@ class Orders:
     def signal(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Send a signal to units' leading processes."""
         number = signal_number(command.parameters.get("signal"))
+        if _is_late(command):
+            return self._expired(names, "signal", command)
         operations = [self._add(name, "signal", command) for name in names]
         self._operations.note(operations)
         for operation in operations:
@@ -179,6 +184,8 @@ class Orders:
         return self._weigh("weight", names, command)
 
     def _weigh(self, verb: str, names: Sequence[str], command: Command) -> list[Operation]:
+        if _is_late(command):
+            return self._expired(names, verb, command)
         specs, operations = self.specs, []
         words: dict[str, tuple[bool, str]] = {}
         for name in names:
@@ -231,6 +238,13 @@ class Orders:
         return order.waits_for(spec, order.groups_of(self.specs), ready)
 
     # Parts of them.
+
+    def _expired(self, names: Sequence[str], verb: str, command: Command) -> list[Operation]:
+        """What would be carried out at once, but its deadline has passed."""
+        operations = [self._add(name, verb, command) for name in names]
+        for operation in operations:
+            self._operations.expire(operation, "its deadline passed before it could be started")
+        return operations
 
     def _add(
         self, name: str, verb: str, command: Command, after: Sequence[str] = (), *, registers: bool = False
@@ -319,6 +333,11 @@ def _idle(verb: str, unit: Unit) -> str:
 
 def _flat(waves: Sequence[Sequence[str]]) -> list[str]:
     return [name for wave in waves for name in wave]
+
+
+def _is_late(command: Command) -> bool:
+    deadline = _deadline(command)
+    return deadline is not None and wall() > deadline
 
 
 def _deadline(command: Command) -> float | None:

@@ -174,12 +174,15 @@ class Recovery:
         self._restart_agents.take_out(runner.spec, unit.attempt, unit.withdrawal)
 
     def _take_up(self, tracked: Tracked, operations: Operations) -> None:
-        runner = self._runners.by_name.get(tracked.operation.unit)
+        operation, runner = tracked.operation, self._runners.by_name.get(tracked.operation.unit)
+        if runner is None and operation.verb == "stop":
+            operations.skip(operation, "nothing of the unit is there any more")
+            return
         if runner is not None:
             # An attempt that it was to see the end of may never have been written down, and its number be used now.
             tracked.attempt = min(tracked.attempt, runner.unit.attempt)
             # Whatever was confirmed to the earlier daemon is not in the registry any more, or is taken out now.
-            tracked.registers = tracked.operation.verb in _REGISTERS and runner.spec.service is not None
+            tracked.registers = operation.verb in _REGISTERS and runner.spec.service is not None
         operations.take_up(tracked)
 
 

@@ -55,7 +55,8 @@ def _drain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Ve
 def _undrain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Verdict:
     if unit.drained:
         return ("aborted", "it was drained again") if before is not None else None
-    waits = registers and unit.wanted and unit.healthy and unit.phase not in (Phase.STOPPED, Phase.FATAL)
+    # One that is not ready is waited for, too: while it was drained it was told to say so.
+    waits = registers and unit.wanted and unit.phase not in (Phase.STOPPED, Phase.FATAL)
     return None if waits else ("succeeded", None)
 
 

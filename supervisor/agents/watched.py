@@ -51,7 +51,7 @@ class Watched:
 
     __slots__ = (
         "alive", "door", "door_detail", "doubted", "ended", "held", "live", "probes", "ready_at", "serving", "since",
-        "spec", "started", "target", "timer", "wavers",
+        "spec", "started", "target", "timer", "told", "wavers",
     )  # fmt: skip
 
     def __init__(self, spec: UnitSpec, target: Target, now: float) -> None:
@@ -63,6 +63,7 @@ class Watched:
         self.door_detail = ""
         self.ready_at: float | None = None
         self.serving = False  # what was last posted: ready, and not lost since
+        self.told = False  # to refuse new work
         self.wavers = False  # it serves, and its readiness probe has failed the last time
         self.live = True
         self.ended = ""  # why it does not deserve to live

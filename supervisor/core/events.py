@@ -163,6 +163,7 @@ class TimerFired(Event):
     """The timer that was armed under this id is over."""
 
     timer: int
+    awaited: str = ""  # what did not come about meanwhile, where that is known
 
 
 EVENTS: tuple[type[Event], ...] = (

@@ -104,7 +104,10 @@ def restart_starting(unit: Unit, event: RestartRequested, spec: UnitSpec) -> Ans
 
 
 def start_failed(unit: Unit, event: TimerFired | LivenessLost, spec: UnitSpec) -> Answer:
-    reason = event.reason if isinstance(event, LivenessLost) else f"was not ready within {spec.start_timeout:g} s"
+    if isinstance(event, LivenessLost):
+        reason = event.reason
+    else:
+        reason = f"was not ready within {spec.start_timeout:g} s" + (f": {event.awaited}" if event.awaited else "")
     return paths.terminate(unit, spec, crashed=True, dead=True, reason=reason, last_exit=Exit(reason))
 
 

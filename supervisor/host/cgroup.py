@@ -9,7 +9,7 @@ import asyncio
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -76,9 +76,7 @@ def make_home(base: Path) -> Path:
     Controllers are passed on as far as that goes (`memory_max` and `pids_max` need them): only from a cgroup that no
     process is in itself, so the daemon moves into a leaf of its own.
     """
-    for old in base.glob("unitd-*"):
-        if old.name[6:].isdigit() and not os.path.exists(f"/proc/{old.name[6:]}"):
-            UnitGroup(str(old)).remove()  # of a daemon that was killed; what still lives in it stays
+    remove_old_homes(base)
     home = base / f"unitd-{os.getpid()}"
     home.mkdir(exist_ok=True)
     if _has_controllers(base) and not _pass_on(base):
@@ -88,6 +86,25 @@ def make_home(base: Path) -> Path:
         _pass_on(base)
     _pass_on(home)
     return home
+
+
+def remove_old_homes(base: Path) -> None:
+    """Remove the folders of daemons that were killed; one that something still lives in stays."""
+    for old in base.glob("unitd-*"):
+        if old.name[6:].isdigit() and not os.path.exists(f"/proc/{old.name[6:]}"):
+            UnitGroup(str(old)).remove()
+
+
+def group_left(home: Path, unit: str, attempt: int, pids: Collection[int]) -> UnitGroup | None:
+    """The cgroup that an earlier daemon with the same base made for an attempt; known by members that are the unit's.
+
+    The name alone says nothing: several daemons may have the same base, and units of the same name.
+    """
+    for old in home.parent.glob("unitd-*"):
+        group = UnitGroup(f"{old}/{unit}-{attempt}")
+        if not set(pids).isdisjoint(group.pids()):
+            return group
+    return None
 
 
 def _has_controllers(folder: Path) -> bool:

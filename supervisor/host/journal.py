@@ -67,7 +67,7 @@ class Journal:
 
     def __init__(self, state_dir: str) -> None:
         """Open or create it. Raises ConfigError when the folder cannot be used or another daemon uses it."""
-        path = os.path.join(state_dir, "journal.sqlite")
+        path = self._path = os.path.join(state_dir, "journal.sqlite")
         self._lock = _lock(state_dir)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
@@ -81,8 +81,7 @@ class Journal:
                 self._database.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.Error as error:
             os.close(self._lock)
-            reason = f"cannot read {path}: {error}; move it away to start with an empty one"
-            raise ConfigError(reason, key="daemon.state_dir") from error
+            raise self._unreadable(error) from error
 
     def _check_version(self, path: str) -> int:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -92,15 +91,26 @@ class Journal:
             raise ConfigError(reason, key="daemon.state_dir")
         return int(version)
 
-    # Units.
+    def _unreadable(self, error: sqlite3.Error) -> ConfigError:
+        reason = f"cannot read {self._path}: {error}; move it away to start with an empty one"
+        return ConfigError(reason, key="daemon.state_dir")
+
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[Any]:
+        """Raises ConfigError: what is kept here is read when the daemon starts, and it must not start on half of it."""
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    # Units. All that read raise ConfigError.
 
     def attempts(self) -> dict[str, int]:
         """unit name -> the generation that was used last."""
-        return dict(self._database.execute("SELECT name, attempt FROM unit WHERE attempt > 0"))
+        return dict(self._rows("SELECT name, attempt FROM unit WHERE attempt > 0"))
 
     def wishes(self) -> dict[str, bool]:
         """unit name -> whether it should be up after a restart, for those that somebody has spoken about."""
-        rows = self._database.execute("SELECT name, up_after_restart FROM unit WHERE up_after_restart IS NOT NULL")
+        rows = self._rows("SELECT name, up_after_restart FROM unit WHERE up_after_restart IS NOT NULL")
         return {name: bool(up) for name, up in rows}
 
     def record_attempts(self, attempts: Sequence[tuple[str, int]]) -> None:
@@ -123,7 +133,7 @@ class Journal:
 
     def processes(self) -> list[ProcessRecord]:
         """Leaders that were alive when somebody last looked."""
-        return [ProcessRecord(*row) for row in self._database.execute("SELECT * FROM process")]
+        return [ProcessRecord(*row) for row in self._rows("SELECT * FROM process")]
 
     def record_process(self, record: ProcessRecord) -> None:
         """It was spawned."""
@@ -138,7 +148,7 @@ class Journal:
 
     def entries(self) -> list[EntryRecord]:
         """Entries that may be in the registry."""
-        rows = self._database.execute("SELECT unit, value, ttl, fenced FROM entry")
+        rows = self._rows("SELECT unit, value, ttl, fenced FROM entry")
         return [EntryRecord(unit, value, ttl, bool(fenced)) for unit, value, ttl, fenced in rows]
 
     def record_entry(self, unit: str, value: str, ttl_seconds: float) -> None:
@@ -157,7 +167,7 @@ class Journal:
 
     def operations(self) -> list[tuple[int, str]]:
         """(number, JSON) of all that are kept, oldest first."""
-        return list(self._database.execute("SELECT number, value FROM operation ORDER BY number"))
+        return self._rows("SELECT number, value FROM operation ORDER BY number")
 
     def record_operations(self, rows: Sequence[tuple[int, str, str, float | None]]) -> None:
         """(number, id, JSON, unix time of its end or None) of operations as they are now."""
@@ -171,7 +181,7 @@ class Journal:
 
     def facts(self, kind: str) -> dict[str, str]:
         """unit name -> JSON, of one kind."""
-        return dict(self._database.execute("SELECT unit, value FROM fact WHERE kind = ?", (kind,)))
+        return dict(self._rows("SELECT unit, value FROM fact WHERE kind = ?", (kind,)))
 
     def record_fact(self, kind: str, unit: str, value: str | None, *, durable: bool = False) -> None:
         """Keep it, or (None) forget it; `durable`: not even a power cut may lose it."""

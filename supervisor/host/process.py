@@ -26,7 +26,7 @@ from ..core.model import Exit, UnitSpec
 from ..errors import SpawnError
 from . import spawn, tree
 from .attempt import Process, group_exists, make_group, reap
-from .cgroup import GroupWatch, Mover, UnitGroup
+from .cgroup import GroupWatch, Mover, UnitGroup, group_left
 from .clock import chance, monotonic, wall
 from .exits import Exits
 from .setup import child_signals
@@ -121,6 +121,8 @@ class Processes:
         self._exits.take_over(process, leader)
         if not process.leader_reaped:
             self._leaders.add(process.pid)
+        if self._base is not None:
+            process.group = group_left(self._base, spec.name, attempt, {process.pid, *others})
         self._by_unit[spec.name] = process
         self._exits.watch_outside(process, others)
         if process.leader_reaped:

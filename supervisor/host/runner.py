@@ -45,13 +45,17 @@ class Runners:
     """All units of the host, by name."""
 
     def __init__(
-        self, performers: Mapping[type[Action], Performer], budget: TokenBucket, record: Observer | None = None
+        self,
+        performers: Mapping[type[Action], Performer],
+        budget: TokenBucket,
+        record: Observer | None = None,
+        awaited: Callable[[str], str] = lambda name: "",
     ) -> None:
         """`performers` answers every kind of action but ArmTimer; `budget` bounds automatic restarts.
 
-        `record` is told of every step before its actions are performed.
+        `record` is told of every step before its actions are performed; `awaited` says what a unit waits for.
         """
-        self._record = record
+        self._record, self._awaited = record, awaited
         self._performers = {**performers, ArmTimer: self._arm}
         self._budget = budget
         self._loop = asyncio.get_running_loop()
@@ -132,7 +136,7 @@ class Runners:
 
     def _arm(self, runner: Runner, action: Action) -> None:
         assert isinstance(action, ArmTimer)
-        seconds, fired = action.seconds, TimerFired(action.timer)
+        seconds = action.seconds
         if action.automatic:
             self._budget, wait = self._budget.take(monotonic())
             if wait > seconds:
@@ -140,7 +144,10 @@ class Runners:
                             runner.spec.name, wait)  # fmt: skip
             seconds = max(seconds, wait)
         if seconds <= 0:
-            self._mailbox.append((runner.spec.name, fired))
+            self._mailbox.append((runner.spec.name, TimerFired(action.timer)))
             return
         runner.retry_at = monotonic() + seconds
-        runner.timer = self._loop.call_later(seconds, self.post, runner.spec.name, fired)
+        runner.timer = self._loop.call_later(seconds, self._fire, runner.spec.name, action.timer)
+
+    def _fire(self, name: str, timer: int) -> None:
+        self.post(name, TimerFired(timer, self._awaited(name)))

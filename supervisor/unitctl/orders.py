@@ -13,7 +13,7 @@ import click
 
 from ..wire import Command
 from . import decode
-from .client import Client, unit_path
+from .client import Client, Unreachable, unit_path
 from .codes import DONE, INTERRUPTED, ExitWith
 from .moments import Moment
 from .names import NAMES
@@ -168,13 +168,23 @@ def give(
     """Order it, wait for it unless told otherwise, and print how it ended; the exit code."""
     client = session.client(least_seconds=1.0)
     parameters = parameters or {}
-    answer = _send(session, client, verb, names, how.command(**parameters))
+    message = new_command(how.command(**parameters))
+    try:
+        answer = _send(session, client, verb, names, message)
+    except KeyboardInterrupt:
+        hint = _how_to_ask(session, message["command_id"])
+        raise ExitWith(INTERRUPTED, f"interrupted before unitd had answered; {hint}") from None
+    except Unreachable as error:
+        if error.cause not in ("lost", "timeout"):
+            raise
+        hint = _how_to_ask(session, message["command_id"])
+        raise ExitWith(session.unreachable_code, f"{error}; {hint}") from error
     made = decode.raw_list(answer, "operations")
     return conclude(session, client, made, no_wait=how.no_wait, signal=str(parameters.get("signal", "")))
 
 
 def _mark(session: Session, verb: str, names: tuple[str, ...], reason: str, words: str) -> int:
-    answer = _send(session, session.client(), verb, names, Command(reason=reason))
+    answer = _send(session, session.client(), verb, names, new_command(Command(reason=reason)))
     marked = answer.get("units") or []
     if session.json:
         session.out_json(marked)
@@ -183,19 +193,25 @@ def _mark(session: Session, verb: str, names: tuple[str, ...], reason: str, word
     return DONE
 
 
-def _send(session: Session, client: Client, verb: str, names: tuple[str, ...], order: Command) -> Any:
+def _send(session: Session, client: Client, verb: str, names: tuple[str, ...], message: Raw) -> Any:
     """One request for all names: unitd does it for all, or refuses it for all."""
     if not names:
-        raise click.UsageError(f"name the units to {verb}, or say: {session.line(f'{verb} all')}")
-    message = new_command(order)
-    try:
-        return client.post(unit_path(",".join(names), verb), message)
-    except KeyboardInterrupt:
-        raise ExitWith(
-            INTERRUPTED,
-            "interrupted before unitd had answered; this tells whether it does what was ordered:\n"
-            f"    {session.line('ops --command-id ' + message['command_id'])}",
-        ) from None
+        line = session.line(_for_all(verb, message["parameters"]))
+        raise click.UsageError(f"name the units to {verb}, or say: {line}")
+    return client.post(unit_path(",".join(names), verb), message)
+
+
+def _for_all(verb: str, parameters: Mapping[str, Any]) -> str:
+    if verb == "signal":
+        return f"signal {parameters['signal']} all"
+    return f"weight all {parameters['weight']}" if verb == "weight" else f"{verb} all"
+
+
+def _how_to_ask(session: Session, command_id: str) -> str:
+    from shlex import quote
+
+    ask = session.line(f"ops --command-id {quote(command_id)}")
+    return f"this tells whether it does what was ordered:\n    {ask}"
 
 
 def new_command(order: Command) -> Raw:

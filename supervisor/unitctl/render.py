@@ -51,6 +51,9 @@ def _facts(unit: UnitStatus, verbose: bool) -> str:
         parts.append(_lease(unit.lease))
     if unit.in_flight:
         parts.append(f"{unit.in_flight} in flight")
+    if unit.maintenance is not None and unit.state != "DRAINED":  # that one's reason says it
+        by = f" by {clean(unit.maintenance.owner)}" if unit.maintenance.owner else ""
+        parts.append(f"drained{by}")
     if unit.why and (verbose or unit.state != "RUNNING" or not unit.ready):
         parts.append(clean(unit.why))
     elif unit.warmup is not None:

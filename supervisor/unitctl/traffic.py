@@ -89,12 +89,6 @@ class Weight(TextType):
             )
         return int(text)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """The one word that there is."""
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem("auto")] if "auto".startswith(incomplete) else []
-
 
 @command("weight")
 @names_argument

@@ -125,7 +125,11 @@ def going_on(session: Session, operations: Sequence[Operation]) -> str:
     """How to follow or abort what goes on."""
     ids = [operation.id for operation in operations]
     if len(ids) > _NAMED:
-        ids = [f"--command-id {item}" for item in dict.fromkeys(operation.command_id for operation in operations)]
+        from shlex import quote
+
+        ids = [
+            f"--command-id {quote(item)}" for item in dict.fromkeys(operation.command_id for operation in operations)
+        ]
     named = " ".join(ids[:_NAMED])
     verb = "goes" if len(operations) == 1 else "go"
     return (

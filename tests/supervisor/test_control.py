@@ -511,6 +511,64 @@ def test_an_operation_can_be_called_off_as_long_as_that_is_possible(tmp_path: Pa
     run(scenario())
 
 
+# Traffic.
+
+
+def test_units_are_taken_out_of_traffic_and_back_over_the_api(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as api:
+            api.fleet.up("cart:0")
+            body = {"reason": "disk swap", "parameters": {"owner": "ops", "for_seconds": 600}}
+            status, drain = await api.ask("POST", "/v1/units/cart:0/drain", body)
+            assert (status, drain["verb"], drain["state"], drain["cut"]) == (202, "drain", "succeeded", None)
+            shown = await api.get("/v1/units/cart:0")
+            assert (shown["state"], shown["phase"], shown["live"]) == ("DRAINED", "running", True)
+            status, undrain = await api.ask("POST", "/v1/units/cart:0/undrain")
+            assert (status, undrain["state"]) == (202, "succeeded")
+            assert (await api.get("/v1/units/cart:0"))["state"] == "RUNNING"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("unit", "verb", "parameters", "words"),
+    [
+        ("cart:0", "drain", {"for_seconds": "long"}, "for_seconds must be a number"),
+        ("cart:0", "drain", {"until": "2001-01-01T00:00:00Z"}, "that is past"),
+        ("web", "drain", {}, "it has neither a service nor a drain table"),
+        ("web", "weight", {"weight": 5}, "cannot"),
+        ("cart:0", "weight", {"weight": -5}, "cannot"),
+        ("cart:0", "weight", {}, "cannot"),
+        ("cart:0", "warm", {"initial": 0}, "cannot"),
+        ("cart:0", "warm", {"speed": 3}, "cannot"),
+    ],
+)
+def test_an_order_about_traffic_that_cannot_be_obeyed_does_nothing(
+    tmp_path: Path, unit: str, verb: str, parameters: dict[str, Any], words: str
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as api:
+            api.fleet.up("cart:0", "web")
+            status, detail = await api.refused("POST", f"/v1/units/{unit}/{verb}", {"parameters": parameters})
+            assert (status, words in detail) == (400, True), detail
+            assert (await api.get("/v1/operations"))["operations"] == []
+            assert api.fleet.done == []
+
+    run(scenario())
+
+
+def test_a_weight_that_was_ordered_is_answered_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as api:
+            api.fleet.up("cart:0")
+            for verb, parameters in (("weight", {"weight": 30}), ("weight", {"weight": "auto"})):
+                status, value = await api.ask("POST", f"/v1/units/cart:0/{verb}", {"parameters": parameters})
+                assert (status, value["state"], value["verb"]) == (202, "succeeded", verb)
+                assert value["steps"][0]["detail"]
+
+    run(scenario())
+
+
 # Logs.
 
 

@@ -16,7 +16,7 @@ from tests.end_to_end.host import Host
 from tests.end_to_end.machine import boottime, until
 
 WORKER = f"{sys.executable} -S {Path(__file__).with_name('worker.py')}"
-TTL = 0.6
+TTL = 0.5
 LOOK_SECONDS = 0.01
 
 Json = Any
@@ -37,7 +37,7 @@ def worker(host: Host, name: str, port: int, *, settings: str = "", tables: str 
     ttl_seconds = {ttl}
     [unit.{name}.restart]
     removal = "{removal}"
-    settle_seconds = 0.1
+    settle_seconds = 0.05
     backoff_initial = 0.1
     {tables.replace("NAME", name)}
     """
@@ -103,10 +103,9 @@ class Clients:
 
     def slow(self, host: Host, name: str, port: int, seconds: float, count: int = 1) -> list[Future[str]]:
         """Requests that take so long; the unit works on them when this returns."""
-        before = int(ask(port, "/in-flight").strip("{}").split(":")[1])
+        before = len(notes(host, name, "asked"))
         asked = [self.ask(port, f"/slow?{seconds}") for _ in range(count)]
-        wanted = f'{{"in_flight": {before + count}}}'
-        until(f"{name} works on them", lambda: ask(port, "/in-flight") == wanted)
+        until(f"{name} works on them", lambda: len(notes(host, name, "asked")) == before + count)
         return asked
 
     def keep(self, port: int, count: int = 1) -> None:
@@ -167,6 +166,16 @@ class Registry:
             except (OSError, HTTPException):  # the daemon has ended
                 continue
             self.looks.append(Look(asked, boottime(), {entry["unit"]: entry for entry in entries}))
+
+    def wait(self, unit: str, generation: int = 1, **values: object) -> None:
+        """Until its entry of that generation was seen, and with these values."""
+        wanted = {"generation": generation, **values}
+
+        def look() -> bool:
+            entry = self.looks[-1].entries.get(unit, {})
+            return all(entry.get(key) == value for key, value in wanted.items())
+
+        until(f"{unit} was seen as {wanted}", look)
 
     def last_seen(self, unit: str, generation: int) -> float:
         """Not before this moment was the entry of that generation gone."""

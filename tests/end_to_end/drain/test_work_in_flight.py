@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from tests.end_to_end.drain.scene import WORKER, Registry, ask, clients, notes, notes_of, step_names, worker
 from tests.end_to_end.host import Host
 from tests.end_to_end.machine import DEADLINE_SECONDS, boottime, until
 
+ONE_BY_ONE = f"{sys.executable} -S {Path(__file__).with_name('one_by_one.py')}"
 PATIENCE_SECONDS = 12.0  # well below the time that the drains below may take
 
 
@@ -58,11 +61,9 @@ def test_a_unit_that_knows_what_it_has_in_flight_is_believed(host: Host) -> None
     port = _start(host, "shop", 'in_flight = { http = "/in-flight" }\ntimeout = 60')
 
     with clients() as at_it:
-        assert ask(port, "/job?1.2", "POST").startswith(str(host.unit("shop")["pid"]))
+        assert ask(port, "/job?0.8", "POST").startswith(str(host.unit("shop")["pid"]))
         at_it.keep(port)
         [operation] = host.order("stop", "shop")
-        status = host.until_state("shop", "DRAINING")
-        assert status["in_flight"] in (1, None) and status["why"]
         until("it says what is left", lambda: "1 requests in flight, says the unit" in host.unit("shop")["why"])
         [operation] = host.finish([operation], PATIENCE_SECONDS)
 
@@ -98,7 +99,7 @@ def test_a_unit_whose_own_word_fails_is_looked_at_by_the_kernel(host: Host) -> N
     port = _start(host, "shop", 'in_flight = { http = "/fail" }\nquiet = 0.2\ntimeout = 60')
 
     with clients() as at_it:
-        [asked] = at_it.slow(host, "shop", port, 1.2)
+        [asked] = at_it.slow(host, "shop", port, 0.8)
         host.finish(host.order("stop", "shop"), PATIENCE_SECONDS)
         answer = asked.result()
 
@@ -106,9 +107,36 @@ def test_a_unit_whose_own_word_fails_is_looked_at_by_the_kernel(host: Host) -> N
     assert answer == f"{term.pid} 1"
 
 
+def test_requests_that_wait_for_a_unit_that_takes_one_at_a_time_are_answered(host: Host) -> None:
+    port = host.port()
+    host.configure(
+        f"""
+        [unit.shop]
+        command = "{ONE_BY_ONE} {{port}} 0.3"
+        startsecs = 0.1
+        service = {{ port = {port}, ttl_seconds = 1 }}
+        restart = {{ removal = "deregister", settle_seconds = 0.05 }}
+        drain = {{ quiet = 0.1, timeout = 60 }}
+        """
+    )
+    host.run()
+    host.until_registered("shop")
+    pid = host.unit("shop")["pid"]
+
+    with clients() as at_it:
+        asked = [at_it.ask(port, "/") for _ in range(4)]
+        until("they wait for it", lambda: host.unit("shop")["in_flight"] == 4)
+        [operation] = host.finish(host.order("restart", "shop"), PATIENCE_SECONDS)
+        assert [answer.result() for answer in asked] == [f"{pid} 1"] * 4
+
+    assert operation["cut"] is None
+
+
 def test_units_are_told_in_each_of_three_ways_after_their_entry_is_gone_and_before_the_signal(host: Host) -> None:
     told, first = host.folder / "told", host.port(3)
-    script = host.file("tell", f"#!/bin/sh\necho $UNITD_UNIT $UNITD_GENERATION $(cut -d' ' -f1 /proc/uptime) >> {told}\n", 0o755)
+    script = host.file(
+        "tell", f"#!/bin/sh\necho $UNITD_UNIT $UNITD_GENERATION $(cut -d' ' -f1 /proc/uptime) >> {told}\n", 0o755
+    )
     hooks = {
         "by-http": '{ http = "POST /drain" }',
         "by-signal": '{ signal = "USR1" }',
@@ -162,7 +190,7 @@ def test_hooks_that_fail_or_hang_do_not_stop_the_way_out(host: Host) -> None:
         host.until_registered(name)
 
     with clients() as at_it:
-        asked = {name: at_it.slow(host, name, port, 1.5)[0] for port, name in enumerate([*hooks][:3], first)}
+        asked = {name: at_it.slow(host, name, port, 1)[0] for port, name in enumerate([*hooks][:3], first)}
         operations = host.finish(host.order("stop", "all"), PATIENCE_SECONDS)
         for name, answer in asked.items():
             assert answer.result().split()[1:] == ["1"], name
@@ -178,7 +206,7 @@ def test_a_stream_that_goes_on_is_cut_by_the_deadline_and_one_that_falls_silent_
     first = host.port(2)
     table = "[unit.NAME.drain]\nquiet = 0.4\ntimeout = {timeout}"
     host.configure(
-        worker(host, "busy", first, tables=table.format(timeout=1.5))
+        worker(host, "busy", first, tables=table.format(timeout=1.2))
         + worker(host, "silent", first + 1, tables=table.format(timeout=60))
     )
     host.run()
@@ -239,14 +267,14 @@ def test_a_queue_worker_without_a_service_is_told_to_finish_and_then_stopped(hos
 
 def test_two_processes_that_leave_together_are_each_waited_for(host: Host) -> None:
     port = host.port(2)
-    host.configure(worker(host, "shop", port, count=2, tables="[unit.NAME.drain]\nquiet = 0.2\ntimeout = 2"))
+    host.configure(worker(host, "shop", port, count=2, tables="[unit.NAME.drain]\nquiet = 0.2\ntimeout = 1.4"))
     host.run()
     for name in ("shop:0", "shop:1"):
         host.until_registered(name)
 
     with clients() as at_it:
-        [short] = at_it.slow(host, "shop:0", port, 1.2)
-        long = at_it.slow(host, "shop:1", port + 1, 30, count=2)
+        [short] = at_it.slow(host, "shop", port, 0.8)
+        long = at_it.slow(host, "shop", port + 1, 30, count=2)
         pid = host.unit("shop:0")["pid"]
         operations = host.finish(host.order("stop", "shop"), PATIENCE_SECONDS)
         assert short.result() == f"{pid} 1"

@@ -8,11 +8,12 @@ it listens]. Port 0: it serves nobody, and waits for signals.
     GET /slow?2              the same, after that time (also POST)
     POST /job?2              answered at once; its work, which is part of /in-flight alone, takes that time
     GET /in-flight           {"in_flight": number of slow requests and jobs}
-    POST /drain, /undrain    noted
+    POST /drain, /undrain    noted; in between it is not ready
     POST /fail               500
     POST /hang               never answered
     GET /events?0.1,20       so many server-sent events, one after each such time
     GET /healthz             200, or 503 after POST /sick; well again after POST /well
+    GET /ready               the same, and 503 between /drain and /undrain
 """
 
 import asyncio
@@ -24,9 +25,10 @@ import time
 
 port, notes = int(sys.argv[1]), sys.argv[2]
 begins_in = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+SILENT = ("/drain", "/undrain", "/in-flight", "/healthz", "/ready", "/slow", "/events")
 GENERATION = os.environ["UNITD_GENERATION"]
 BODY = f"{os.getpid()} {GENERATION}\n".encode()
-state = {"busy": 0, "well": True}
+state = {"busy": 0, "well": True, "told": False}
 
 
 def note(what: str, detail: str = "-") -> None:
@@ -61,6 +63,7 @@ async def answer(path: str, query: str, header: str, writer: asyncio.StreamWrite
     status, body = "200 OK", BODY
     match path:
         case "/slow":
+            note("asked")
             await work(float(query))
         case "/job":
             jobs.add(asyncio.ensure_future(do_job(float(query))))
@@ -73,14 +76,15 @@ async def answer(path: str, query: str, header: str, writer: asyncio.StreamWrite
             await asyncio.sleep(1000)
         case "/sick" | "/well":
             state["well"] = path == "/well"
-        case "/healthz" if not state["well"]:
+        case "/drain" | "/undrain":
+            state["told"] = path == "/drain"
+            note(path[1:])
+        case "/healthz" | "/ready" if not state["well"] or (state["told"] and path == "/ready"):
             status = "503 Service Unavailable"
         case "/events":
             await tell(*map(float, query.split(",")), writer)
             return
-    if path in ("/drain", "/undrain"):
-        note(path[1:])
-    elif path not in ("/in-flight", "/healthz", "/slow", "/events"):
+    if path not in SILENT:
         note("got", f"{path} {header}".strip())
     writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()

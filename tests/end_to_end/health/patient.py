@@ -18,6 +18,7 @@ import time
 port, notes = int(sys.argv[1]), sys.argv[2]
 options = dict(argument.split("=", 1) for argument in sys.argv[3:])
 ills: set[str] = set()
+servers: list[asyncio.Server] = []
 
 
 def note(what: str) -> None:
@@ -68,9 +69,9 @@ def fall_ill(word: str) -> None:
     """After this answer."""
     ills.add(word)
     if word == "busy":
-        loop.call_later(0.02, spin)
+        asyncio.get_running_loop().call_later(0.02, spin)
     elif word == "close":
-        server.close()
+        servers[0].close()
 
 
 def spin() -> None:
@@ -105,15 +106,13 @@ async def beat(seconds: float) -> None:
 
 async def main() -> None:
     """Serve for ever."""
-    global loop, server
-    loop = asyncio.get_running_loop()
     tls = None
     if "cert" in options:
         import ssl
 
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options["cert"])
-    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls, backlog=64)
+    servers.append(await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls, backlog=64))
     note("listens")
     beating = asyncio.create_task(beat(float(options["watchdog"]))) if "watchdog" in options else None
     await asyncio.Event().wait()

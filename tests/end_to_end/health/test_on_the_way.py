@@ -15,7 +15,7 @@ READINESS = """
     [unit.NAME.readiness]
     http = "/healthz"
     period = 0.2
-    timeout = 0.3
+    timeout = 0.6
     failure_threshold = 2
 """
 LIVENESS = READINESS.replace("readiness", "liveness")
@@ -89,11 +89,13 @@ def test_a_drain_goes_on_when_readiness_is_lost_meanwhile_and_is_not_taken_back_
     [operation] = host.finish(operations)
     assert operation["state"] == "succeeded", operation
     assert host.unit("shop")["state"] == "DRAINED"
-    host.do("undrain", "shop")
+    operations = host.order("undrain", "shop")
     assert "answered 503" in host.until_state("shop", "UNHEALTHY")["why"]
     throughout(0.4, lambda: host.entry("shop", "shop") is None)
     answer.write_text("200")
+    [operation] = host.finish(operations)
 
+    assert operation["state"] == "succeeded", operation
     assert until_well(host, "shop")["generation"] == before
     assert notes(host, "shop", "term") == []
 

@@ -85,7 +85,7 @@ def test_a_unit_whose_port_is_a_strangers_from_the_start_never_becomes_ready(hos
         assert host.unit("shop")["state"] == "STARTING"
         while host.unit("shop")["state"] == "STARTING":
             assert host.entry("shop", "shop") is None
-        assert "was not ready within 1.5 s" in host.until_state("shop", "FATAL")["why"]
+        assert f"was not ready within 1.5 s: {words}" in host.until_state("shop", "FATAL")["why"]
     assert host.entry("shop", "shop") is None and len(notes(host, "shop", "begin")) == 1
 
 

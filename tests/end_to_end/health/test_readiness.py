@@ -23,7 +23,7 @@ READINESS = """
     [unit.NAME.readiness]
     http = "/healthz"
     period = 0.2
-    timeout = 0.3
+    timeout = 1
     failure_threshold = 2
 """
 
@@ -87,7 +87,7 @@ def test_a_unit_that_is_not_ready_for_a_while_is_out_of_the_registry_and_comes_b
     with RegistryLog(host, ["shop"], [pid]) as registry:
         host.until_state("shop", "WARMING")
         host.until_state("shop", "RUNNING")
-        until("it has its full weight", lambda: host.entry("shop", "shop")["weight"] == 100)
+        registry.first("its full weight", lambda look: look.entries and look.entries["shop"]["weight"] == 100)
 
     weights = [look.entries["shop"]["weight"] for look in registry.looks if look.entries]
     assert weights == sorted(weights) and weights[0] <= 60 and weights[-1] == 100, weights
@@ -97,7 +97,7 @@ def test_a_unit_that_is_not_ready_for_a_while_is_out_of_the_registry_and_comes_b
 
 def test_fewer_failures_in_a_row_than_the_threshold_change_nothing(host: Host) -> None:
     port, answer = host.port(), host.file("answer", "200")
-    tables = READINESS.replace("failure_threshold = 2", "failure_threshold = 3").replace("0.2", "0.3")
+    tables = READINESS.replace("failure_threshold = 2", "failure_threshold = 3").replace("period = 0.2", "period = 0.3")
     liveness = tables.replace("readiness", "liveness")
     host.configure(patient(host, "shop", port=port, options=f"answer={answer}", tables=tables + liveness))
     host.run()
@@ -120,7 +120,12 @@ def test_a_unit_whose_probe_is_slow_delays_no_other(host: Host) -> None:
     slow, quick = host.port(), host.port()
     probe_of = READINESS.replace("period = 0.2", "period = 0.1")
     host.configure(
-        patient(host, "slow", port=slow, tables=probe_of.replace("/healthz", "/second").replace("0.3", "5"))
+        patient(
+            host,
+            "slow",
+            port=slow,
+            tables=probe_of.replace("/healthz", "/second").replace("timeout = 1", "timeout = 5"),
+        )
         + patient(host, "quick", port=quick, tables=probe_of)
     )
     host.run()
@@ -164,6 +169,33 @@ def test_when_one_probe_target_that_many_share_goes_bad_only_some_leave_and_the_
         host.until_state(name, "RUNNING")
         until("nothing is suspected any more", lambda name=name: "would be out" not in host.unit(name)["why"])
     assert all(notes(host, name, "term") == [] for name in names)
+
+
+def test_when_the_liveness_of_many_hangs_on_one_bad_target_not_all_are_restarted_in_turn(host: Host) -> None:
+    shared, answer = host.port(), host.file("answer", "200")
+    names = [f"web{number}" for number in range(6)]
+    probe_of = READINESS.replace("readiness", "liveness").replace("timeout = 1", "timeout = 2")
+    probe_of = probe_of.replace('"/healthz"', f'{{ path = "/healthz", port = {shared} }}')
+    host.configure(
+        patient(host, "target", port=shared, options=f"answer={answer}")
+        + "".join(patient(host, name, port=host.port(), tables=probe_of) for name in names)
+    )
+    host.run()
+    for name in names:
+        until_well(host, name)
+    before = {name: host.unit(name)["generation"] for name in names}
+
+    answer.write_text("503")
+    until("one was restarted twice", lambda: any(host.unit(name)["generation"] >= before[name] + 2 for name in names))
+    throughout(1, lambda: sum(host.entry(name, name) is not None for name in names) >= 3)
+    untouched = [name for name in names if host.unit(name)["generation"] == before[name]]
+    assert len(untouched) >= 3
+    for name in untouched:
+        assert "not restarted: more than 50 % of this host's units would be out" in host.unit(name)["why"]
+
+    answer.write_text("200")
+    for name in names:
+        until_well(host, name)
 
 
 def test_a_probe_can_be_changed_while_the_unit_serves(host: Host) -> None:

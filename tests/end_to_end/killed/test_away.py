@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.killed.scene import Order, Scene, until_equal
-from tests.end_to_end.machine import is_alive, kill, started_at, until
+from tests.end_to_end.killed.scene import LIFE, Order, Scene, until_equal
+from tests.end_to_end.machine import CGROUPS, is_alive, kill, started_at, until
 
 
 def _life(scene: Scene) -> int:
@@ -130,7 +130,7 @@ def test_a_daemon_may_be_killed_while_it_takes_up_what_a_killed_one_has_left(sce
     order = Order.new("restart", "web")
     assert scene.die_in(order, 4, "after")
     for number in (5, 7, 9, 11):
-        assert scene.run_and_die(number, "before")
+        scene.run_and_die(number, "before")
     scene.run()
 
     [restarted] = scene.host.finish(scene.give(order))
@@ -141,19 +141,91 @@ def test_a_daemon_may_be_killed_while_it_takes_up_what_a_killed_one_has_left(sce
     scene.check_fences()
 
 
-def test_without_the_registry_a_process_that_serves_is_kept(waiting: Scene) -> None:
+@pytest.mark.parametrize("verb", ["", "restart"])
+def test_without_the_registry_a_process_that_serves_is_kept(waiting: Scene, verb: str) -> None:
     scene = waiting
-    scene.kill()
+    order = Order.new(verb, "web")
+    if verb:
+        assert scene.die_in(order, 3, "after")
+    else:
+        scene.kill()
     scene.registry.away = True
     scene.run()
 
     scene.host.until_state("web", "EXPIRING")
     scene.host.until_state("web", "RUNNING")
+    if verb:
+        [operation] = scene.host.finish(scene.give(order))
+        assert operation["state"] == "failed" and "not stopped" in operation["error"], operation
     scene.registry.away = False
 
     scene.check_registered("web")
     assert scene.registered() == {"web": 1}, "it is the same process"
     scene.check_alone()
+
+
+def test_what_is_left_of_a_tree_whose_leader_ended_meanwhile_ends_before_the_unit_starts_again(scene: Scene) -> None:
+    folder, port = scene.host.folder, scene.host.port()
+    life = f"{sys.executable} -S {LIFE} {port} {folder}/notes.9 {folder}/lock.9"
+    scene.configure(
+        f"""
+        [unit.pair]
+        command = ["/bin/sh", "-c", "{life} & wait"]
+        startsecs = 0.05
+        """
+    )
+    assert scene.host.ask("POST", "/v1/config/apply", {}).status == 202
+    leader = scene.host.until_state("pair", "RUNNING")["pid"]
+    until("its child has begun", lambda: scene.notes("pair:9"))
+    scene.kill()
+    kill({leader})
+    assert is_alive(scene.notes("pair:9")[0].pid)
+    scene.run()
+
+    assert scene.host.until_state("pair", "RUNNING")["generation"] == 2
+    until("the next one has begun", lambda: len([note for note in scene.notes("pair:9") if note.what == "begin"]) == 2)
+    assert [note.what for note in scene.notes("pair:9")] == ["begin", "term", "begin"]
+
+
+ESCAPE = """
+import os, time
+while "unitd-" not in open("/proc/self/cgroup").read():
+    time.sleep(0.01)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve("/bin/sleep", ["sleep", "987654"], {})
+    os._exit(0)
+os.wait()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or CGROUPS is None, reason="a delegated cgroup v2 needs root and such a kernel")
+def test_what_hides_from_the_next_daemon_is_found_in_the_units_cgroup() -> None:
+    scene = Scene(cgroup="auto")
+    try:
+        script = scene.host.file("escape.py", ESCAPE)
+        table = f'[unit.escape]\ncommand = "{sys.executable} -S {script}"\nstartsecs = 0.05\n'
+        scene.configure(table, without_web=True)
+        scene.run()
+        scene.host.until_state("escape", "RUNNING")
+        folder = next(scene.host.cgroup_folder.glob("unitd-*/escape-1"))  # type: ignore[union-attr]
+        members = until("both are in it", lambda: len(found := _members(folder)) == 2 and found)
+        scene.kill()
+        scene.run()
+
+        until("there is another process", lambda: scene.host.unit("escape")["generation"] == 2)
+        until("the first ones have ended", lambda: not any(map(is_alive, members)))
+        assert not folder.exists()
+        scene.host.do("stop", "escape")
+        assert scene.host.cgroups() == []
+    finally:
+        scene.close()
+
+
+def _members(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
 
 
 # Configuration.
@@ -201,134 +273,3 @@ def test_the_daemons_own_entry_is_no_units(scene: Scene) -> None:
     assert set(scene.host.units()) == {"web"}
     scene.check_registered("web")
     assert [entry["generation"] for entry in scene.registry.entries("unitd")] == [2]
-
-
-# Operations.
-
-
-def test_an_order_that_had_not_begun_and_came_too_late_expires() -> None:
-    scene = Scene(processes=2)
-    try:
-        scene.run()
-        scene.check_registered(*scene.names)
-        order = Order.new("restart", "web")
-        deadline = time.time() + 2
-        order.body["deadline"] = _iso(deadline)
-        assert scene.die_in(order, 3, "after")
-        until("the deadline has passed", lambda: time.time() > deadline)
-        scene.run()
-
-        first, second = scene.host.finish(scene.give(order))
-
-        assert first["state"] == "succeeded", "it had begun"
-        assert (second["state"], second["error"]) == ("expired", "its deadline passed before it could be started")
-        scene.check_registered(*scene.names)
-        scene.check_alone()
-    finally:
-        scene.close()
-
-
-def _iso(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
-def test_people_see_that_an_order_was_gone_on_with(scene: Scene) -> None:
-    order = Order.new("restart", "web")
-    assert scene.die_in(order, 5, "after")
-    scene.run()
-    scene.host.finish(scene.give(order))
-
-    [operation] = [each for each in scene.host.ask("GET", "/v1/operations").json["operations"]
-                   if each["command_id"] == order.body["command_id"]]  # fmt: skip
-    assert "resume" in [step["name"] for step in operation["steps"]]
-    assert all(step["state"] in ("succeeded", "failed") for step in operation["steps"])
-    assert "resume" in scene.host.unitctl("why", "web").stdout
-
-
-def test_a_signal_that_may_have_been_sent_is_not_sent_again(scene: Scene) -> None:
-    order = Order.new("signal", "web", signal="USR1")
-    assert scene.die_in(order, 1, "after")
-    scene.run()
-
-    [operation] = scene.give(order)
-
-    assert operation["state"] == "failed" and "order it again" in operation["error"]
-
-
-def test_a_shutdown_that_was_cut_short_leaves_no_unit_down(scene: Scene) -> None:
-    scene.configure(
-        """
-        [unit.slow]
-        command = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
-        startsecs = 0.05
-        stopwaitsecs = 1
-        """
-    )
-    assert scene.host.ask("POST", "/v1/config/apply", {}).status == 202
-    scene.host.until_state("slow", "RUNNING")
-    scene.host.signal(signal.SIGTERM)
-    until("it is on its way", lambda: "slow: STOPPING" in scene.host.said())
-    scene.kill()
-    scene.run()
-
-    assert scene.host.until_state("slow", "RUNNING")["generation"] == 2
-    scene.check_registered("web")
-    stops = [each for each in scene.host.ask("GET", "/v1/operations").json["operations"] if each["verb"] == "stop"]
-    assert {stop["state"] for stop in stops if stop["unit"] == "slow"} == {"aborted"}
-    scene.host.do("stop", "slow")
-
-
-# Traffic.
-
-
-def test_a_drained_unit_stays_drained_over_any_number_of_daemons(scene: Scene) -> None:
-    scene.host.do("drain", "web", owner="a person")
-    known = len(scene.registry.beats)
-    for _ in range(2):
-        scene.kill()
-        scene.run()
-        unit = scene.host.until_state("web", "DRAINED")
-        assert unit["maintenance"]["owner"] == "a person"
-        scene.check_alone()
-    assert scene.registry.beats[known:] == []
-
-    scene.host.do("undrain", "web")
-    scene.check_registered("web")
-
-
-def test_a_fixed_weight_stays(scene: Scene) -> None:
-    scene.host.do("weight", "web", weight=30)
-    scene.kill()
-    scene.run()
-    until("there is another process", lambda: scene.registered().get("web") == 2)
-    scene.check_registered("web")
-
-    weights = {beat.weight for beat in scene.registry.beats if beat.generation == 2}
-    assert weights - {None} == {30}
-
-
-@pytest.mark.parametrize("record", [1, 3, 5])
-def test_a_drain_whose_time_ended_meanwhile_is_over(scene: Scene, record: int) -> None:
-    order = Order.new("drain", "web", for_seconds=1.0)
-    assert scene.die_in(order, record, "after")
-    asked = time.time()
-    until("its time is over", lambda: time.time() > asked + 1)
-    scene.run()
-
-    [operation] = scene.host.finish(scene.give(order))
-
-    assert operation["state"] in ("expired", "aborted"), operation
-    scene.check_registered("web")
-    assert scene.host.unit("web")["maintenance"] is None
-    scene.check_alone()
-
-
-def test_a_drain_ends_when_it_was_to_though_the_daemon_was_killed(scene: Scene) -> None:
-    scene.host.do("drain", "web", for_seconds=2.0)
-    ends = scene.host.unit("web")["maintenance"]["until"]
-    scene.kill()
-    scene.run()
-
-    assert scene.host.until_state("web", "DRAINED")["maintenance"]["until"] == ends
-    scene.check_registered("web")
-    assert scene.host.unit("web")["maintenance"] is None

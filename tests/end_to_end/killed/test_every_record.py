@@ -3,6 +3,7 @@ end: nothing is started twice, nothing is in the registry that does not serve, n
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.killed.scene import Scene, until_equal
+from tests.end_to_end.machine import CGROUPS
 
 Json = Any
 Records = tuple[str, int, int]
@@ -58,6 +60,12 @@ def _generations(scene: Scene) -> dict[str, int]:
 @pytest.mark.timeout(90)
 def test_a_restart_ends_with_a_new_registered_process_wherever_the_daemon_was_killed() -> None:
     _play(_restart, *ALL)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.skipif(os.geteuid() != 0 or CGROUPS is None, reason="a delegated cgroup v2 needs root and such a kernel")
+def test_a_restart_of_a_unit_in_a_cgroup_ends_wherever_the_daemon_was_killed() -> None:
+    _play(_restart, ("before", 3, 4), ("after", 4, 4), cgroup="auto")
 
 
 @pytest.mark.timeout(90)

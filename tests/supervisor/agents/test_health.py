@@ -885,6 +885,28 @@ def test_lost_liveness_is_held_by_the_same_count_until_units_are_ready_again(por
     run_fake(scenario())
 
 
+def test_units_that_were_restarted_in_vain_make_no_room_for_others(port: int) -> None:
+    async def scenario() -> None:
+        fleet = Fleet(port, 8, liveness=probe("live", period=1.0))
+        attempts = dict.fromkeys(fleet.names, 1)
+
+        def answer(unit: str, event: Event) -> None:
+            if isinstance(event, LivenessLost):
+                attempts[unit] += 1
+                asyncio.get_running_loop().call_later(0.5, fleet.watch, fleet.specs[unit], None, attempts[unit])
+
+        await fleet.start()
+        fleet.on_post = answer
+        fleet.break_all("live")
+        await asyncio.sleep(60)
+        restarted = [name for name, attempt in attempts.items() if attempt > 1]
+        assert len(restarted) == 4, "what all of them are asked is wrong: not all are restarted in turn"
+        assert min(attempts[name] for name in restarted) > 2, "they may be what is wrong: they are tried again"
+        await fleet.health.close()
+
+    run_fake(scenario())
+
+
 def test_a_unit_whose_liveness_is_held_can_still_say_that_it_stops(port: int) -> None:
     async def scenario() -> None:
         fleet = Fleet(port, 4, percent=0, liveness=probe("live", period=1.0))

@@ -15,6 +15,7 @@ from supervisor.agents import operations as module
 from supervisor.core.events import (
     CancelRequested,
     Drain,
+    Prewarm,
     Publish,
     Spawn,
     StartRequested,
@@ -22,7 +23,7 @@ from supervisor.core.events import (
     Terminate,
     Withdraw,
 )  # fmt: skip
-from supervisor.core.model import Phase, RestartPolicy, UnitSpec
+from supervisor.core.model import HttpCall, Phase, RestartPolicy, UnitSpec, WarmupSpec
 from supervisor.host.clock import iso, monotonic
 from supervisor.wire import Command
 from tests.supervisor.agents.fleet import Fleet, plain, service, steps
@@ -95,7 +96,7 @@ def test_a_start_that_needs_a_second_try_goes_on_until_it_is_up(tmp_path: Path) 
             (operation,) = it.start("web")
             it.exits("web", code=1)
             assert operation.state == "running"
-            assert steps(operation) == [("spawn", "succeeded"), ("backoff", "running")]
+            assert steps(operation) == [("spawn", "failed"), ("backoff", "running")]
             it.held = set()
             await until(lambda: operation.done)
             assert operation.state == "succeeded"
@@ -330,6 +331,57 @@ def test_a_rolling_restart_stops_at_the_first_failure(tmp_path: Path) -> None:
             assert (third.state, third.error) == ("aborted", "not begun: the restart of cart:1 aborted")
             assert it.phase("cart:1") is it.phase("cart:2") is Phase.RUNNING
             assert it.ordered(Withdraw) == ["cart:0"]
+
+    run(scenario())
+
+
+def test_a_rolling_restart_goes_on_only_when_the_last_process_has_its_full_weight(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fleet(tmp_path) as it:
+            it.up("cart:0", "cart:1")
+            it.warming["cart:0"] = "warming: 10 %"
+            first, second = it.restart("cart:0", "cart:1")
+            await until(lambda: second.steps and "full weight" in second.steps[0].detail)
+            assert (first.state, second.state) == ("succeeded", "pending")
+            assert second.steps[0].detail == "waits for the full weight of cart:0: warming: 10 %"
+            it.warming.clear()
+            it.operations.on_full("cart:0")
+            await until(lambda: second.done)
+            assert second.state == "succeeded"
+            assert it.ordered(Spawn) == ["cart:0", "cart:1"]
+
+    run(scenario())
+
+
+def test_a_rolling_restart_ends_when_the_new_process_falls_while_it_warms_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fleet(tmp_path) as it:
+            it.up("cart:0", "cart:1")
+            it.warming["cart:0"] = "warming: 10 %"
+            _, second = it.restart("cart:0", "cart:1")
+            await until(lambda: second.steps and "full weight" in second.steps[0].detail)
+            it.held = {Spawn}
+            it.exits("cart:0", code=1)
+            await until(lambda: second.done)
+            assert second.state == "aborted"
+            assert "not begun: the new process of cart:0 did not stay up" in str(second.error)
+            assert it.phase("cart:1") is Phase.RUNNING
+
+    run(scenario())
+
+
+def test_the_first_requests_and_the_registry_are_steps_of_a_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        warm = WarmupSpec(requests=(HttpCall("GET", "/"),))
+        async with fleet(tmp_path, service("cart", warmup=warm)) as it:
+            it.held = {Prewarm, Publish}
+            (start,) = it.start("cart")
+            assert steps(start)[-1] == ("prewarm", "running")
+            it.release(Prewarm)
+            assert steps(start)[-1] == ("register", "running")
+            it.release(Publish)
+            assert start.state == "succeeded"
+            assert [name for name, _ in steps(start)] == ["spawn", "ready", "prewarm", "register"]
 
     run(scenario())
 

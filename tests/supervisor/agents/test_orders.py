@@ -590,3 +590,21 @@ def test_wishes_can_be_changed_without_touching_units(tmp_path: Path) -> None:
             assert it.done == []
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("verb", "parameters"), [("signal", {"signal": "HUP"}), ("weight", {"weight": 40}), ("warm", {"pause": True})]
+)
+def test_what_is_done_at_once_is_not_begun_after_its_deadline_either(
+    tmp_path: Path, verb: str, parameters: dict[str, object]
+) -> None:
+    async def scenario() -> None:
+        async with shop(tmp_path, service("cart")) as it:
+            it.up("cart")
+            late = Command(deadline="2020-01-01T00:00:00Z", parameters=parameters)
+            [operation] = it.orders.give(verb, ["cart"], late)
+            assert operation.state == "expired" and "deadline passed" in str(operation.error)
+            with pytest.raises(WireError, match="cannot read the deadline"):
+                it.orders.give(verb, ["cart"], Command(deadline="soon", parameters=parameters))
+
+    run(scenario())

@@ -96,6 +96,12 @@ def test_a_start_that_takes_too_long_is_terminated_and_tried_again() -> None:
     assert isinstance(actions[0], ArmTimer) and actions[0].automatic
 
 
+def test_a_start_that_takes_too_long_says_what_it_waited_for_where_that_is_known() -> None:
+    unit = starting(PLAIN)
+    unit, _ = after(unit, PLAIN, TimerFired(unit.timer, "GET /ready: connection refused"))
+    assert unit.reason == "was not ready within 60 s: GET /ready: connection refused"
+
+
 @pytest.mark.parametrize("spec", [PLAIN, PREWARMED])
 def test_a_startup_probe_that_fails_for_good_ends_the_attempt(spec: UnitSpec) -> None:
     unit = starting(spec) if spec is PLAIN else after(starting(spec), spec, Ready(1, 1.0))[0]

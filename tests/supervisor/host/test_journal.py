@@ -8,12 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import ConfigError
-from supervisor.host.journal import Journal
+from supervisor.host.journal import VERSION, EntryRecord, Journal, ProcessRecord
 
 
 def reopened(folder: Path) -> Journal:
@@ -118,3 +119,119 @@ def test_it_is_a_plain_file_that_people_can_look_into(tmp_path: Path) -> None:
     assert other.execute("SELECT name, attempt, up_after_restart FROM unit").fetchall() == [("web", 3, 1)]
     other.close()
     journal.close()
+
+
+# Processes, entries, operations, and what others keep.
+
+
+def test_living_processes_survive_until_they_are_forgotten(tmp_path: Path) -> None:
+    journal = reopened(tmp_path)
+    first, second = ProcessRecord("web", 1, 42, 1000, "boot-1"), ProcessRecord("cart:0", 7, 43, 1001, "boot-1")
+    for record in (first, second, replace(first, attempt=2, pid=44)):
+        journal.record_process(record)
+    journal.forget_process("cart:0")
+    journal.forget_process("nobody")
+    journal.close()
+    again = reopened(tmp_path)
+    assert again.processes() == [replace(first, attempt=2, pid=44)]
+    again.close()
+
+
+def test_an_entry_is_fenced_until_it_is_registered_again(tmp_path: Path) -> None:
+    journal = reopened(tmp_path)
+    journal.record_entry("web", '{"x": 1}', 10.0)
+    journal.record_fence("web")
+    journal.record_fence("nobody")
+    assert journal.entries() == [EntryRecord("web", '{"x": 1}', 10.0, fenced=True)]
+    journal.record_entry("web", '{"x": 2}', 5.0)
+    assert journal.entries() == [EntryRecord("web", '{"x": 2}', 5.0, fenced=False)]
+    journal.close()
+    again = reopened(tmp_path)
+    again.forget_entry("web")
+    assert again.entries() == []
+    again.close()
+
+
+def test_operations_are_kept_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    journal = reopened(tmp_path)
+    journal.record_operations([(10, "op-10", "ten", None), (9, "op-9", "nine", 1.5)])
+    journal.record_operations([(10, "op-10", "ten again", 2.5)])
+    journal.record_operations([])
+    assert journal.operations() == [(9, "nine"), (10, "ten again")]
+    journal.forget_operations([9, 77])
+    journal.close()
+    again = reopened(tmp_path)
+    assert again.operations() == [(10, "ten again")]
+    again.close()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_facts_are_kept_by_kind_and_unit(tmp_path: Path, durable: bool) -> None:
+    journal = reopened(tmp_path)
+    journal.record_fact("weight", "web", "1", durable=durable)
+    journal.record_fact("maintenance", "web", "2", durable=durable)
+    journal.record_fact("weight", "web", "3", durable=durable)
+    journal.record_fact("weight", "cart", "4", durable=durable)
+    journal.record_fact("weight", "cart", None, durable=durable)
+    journal.close()
+    again = reopened(tmp_path)
+    assert (again.facts("weight"), again.facts("maintenance"), again.facts("mood")) == ({"web": "3"}, {"web": "2"}, {})
+    again.close()
+
+
+def test_a_folder_has_one_name_and_counts_its_daemons(tmp_path: Path) -> None:
+    names, lives = set[str](), list[int]()
+    for _ in range(3):
+        journal = reopened(tmp_path / "one")
+        names |= {journal.state_id(), journal.state_id()}
+        lives.append(journal.next_life())
+        journal.close()
+    assert (len(names), lives) == (1, [1, 2, 3])
+    other = reopened(tmp_path / "other")
+    assert other.state_id() not in names
+    other.close()
+
+
+# Versions.
+
+
+def test_the_journal_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    earlier = sqlite3.connect(tmp_path / "journal.sqlite")
+    earlier.execute(
+        "CREATE TABLE unit (name TEXT PRIMARY KEY, attempt INTEGER NOT NULL DEFAULT 0, up_after_restart INTEGER)"
+        " WITHOUT ROWID"
+    )
+    earlier.execute("INSERT INTO unit VALUES ('web', 7, 1)")
+    earlier.execute("PRAGMA user_version=1")
+    earlier.commit()
+    earlier.close()
+    journal = reopened(tmp_path)
+    assert (journal.attempts(), journal.wishes(), journal.processes()) == ({"web": 7}, {"web": True}, [])
+    journal.record_fact("weight", "web", "1")
+    journal.close()
+    other = sqlite3.connect(tmp_path / "journal.sqlite")
+    assert other.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    other.close()
+
+
+def test_a_journal_without_its_tables_is_no_journal_and_the_daemon_does_not_start_on_half_of_it(tmp_path: Path) -> None:
+    reopened(tmp_path).close()
+    broken = sqlite3.connect(tmp_path / "journal.sqlite")
+    broken.execute("DROP TABLE operation")
+    broken.close()
+    journal = reopened(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot read .*journal\.sqlite: no such table: operation; move it away"):
+        journal.operations()
+    journal.close()
+
+
+def test_the_journal_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    reopened(tmp_path).close()
+    later = sqlite3.connect(tmp_path / "journal.sqlite")
+    later.execute(f"PRAGMA user_version={VERSION + 1}")
+    later.commit()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="a later version of unitd has written it"):
+            reopened(tmp_path)
+    assert later.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+    later.close()

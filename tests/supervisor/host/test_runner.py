@@ -26,7 +26,7 @@ from supervisor.core.events import (
 )  # fmt: skip
 from supervisor.core.model import Exit, Phase, RestartPolicy, Unit, UnitSpec
 from supervisor.core.restart import TokenBucket
-from supervisor.host.clock import monotonic
+from supervisor.host.clock import monotonic, wall
 from supervisor.host.runner import Runner, Runners
 from tests.supervisor.running import run, until
 
@@ -330,5 +330,93 @@ def test_it_is_noted_when_a_unit_was_started_and_changed() -> None:
         units.up()
         assert before <= runner.started_at <= runner.changed_at <= monotonic()
         assert runner.started_wall > 1_600_000_000
+
+    run(scenario())
+
+
+# What is written down, and what was there before.
+
+
+def test_every_step_is_recorded_before_its_actions_and_told_after_them() -> None:
+    async def scenario() -> None:
+        order = list[str]()
+        runners = Runners(
+            dict.fromkeys(KINDS, lambda runner, action: order.append(type(action).__name__)),
+            TokenBucket.full(600, 100, monotonic()),
+            lambda runner, before, event: order.append(f"record {before.phase.value} to {runner.unit.phase.value}"),
+        )
+        runners.observe(lambda runner, before, event: order.append("observe"))
+        runners.add(WEB, 0)
+        runners.post("web", StartRequested())
+        assert order == ["record stopped to starting", "Spawn", "observe"]
+        runners.post("web", TimerFired(99))
+        assert len(order) == 3
+        runners.remove("web")
+
+    run(scenario())
+
+
+def test_a_record_that_cannot_be_written_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        def fail(*_: object) -> None:
+            raise OSError("the disk is full")
+
+        told = list[Action]()
+        performers = dict.fromkeys(KINDS, lambda runner, action: told.append(action))
+        runners = Runners(performers, TokenBucket.full(600, 100, monotonic()), fail)
+        runners.add(WEB, 0)
+        runners.post("web", StartRequested())
+        assert told == [Spawn(1)]
+        assert "the disk is full" in caplog.text
+        runners.remove("web")
+
+    run(scenario())
+
+
+def test_a_unit_begins_with_its_last_generation_and_out_of_traffic_if_it_is_to_be() -> None:
+    async def scenario() -> None:
+        units = Units()
+        runner = units.runners.add(replace(WEB, name="cart"), 41, drained=True)
+        assert runner.unit == Unit(attempt=41, drained=True)
+        units.post(StartRequested(), "cart")
+        assert units.told == [("cart", Spawn(42))]
+        units.runners.remove("cart")
+
+    run(scenario())
+
+
+def test_a_unit_of_an_earlier_daemon_goes_on_from_where_it_was() -> None:
+    async def scenario() -> None:
+        units = Units()
+        left = Unit(phase=Phase.RUNNING, wanted=True, attempt=3, live=True, pid=42, ready_at=0.0)
+        units.runners.adopt("web", left, wall() - 100.0)
+        runner = units.runners.by_name["web"]
+        assert runner.unit is left
+        assert 99 < monotonic() - runner.started_at < 115
+        assert (units.told, units.seen) == ([], []), "nothing has happened"
+        units.post(StopRequested())
+        assert units.told == [("web", Terminate(3))]
+        units.runners.adopt("web", left, wall() + 3600.0)
+        assert runner.started_at <= monotonic(), "the wall clock was set back meanwhile"
+        units.runners.remove("web")
+
+    run(scenario())
+
+
+def test_a_timer_that_fires_says_what_was_awaited_when_it_did() -> None:
+    async def scenario() -> None:
+        seen = list[Event]()
+        runners = Runners(
+            dict.fromkeys(KINDS, lambda runner, action: None),
+            TokenBucket.full(600, 100, monotonic()),
+            awaited=lambda name: f"{name} does not answer",
+        )
+        runners.observe(lambda runner, before, event: seen.append(event))
+        runners.add(replace(WEB, start_timeout=0.01), 0)
+        runners.post("web", StartRequested())
+        await until(lambda: len(seen) > 1)
+        assert seen[1] == TimerFired(1, "web does not answer")
+        assert runners.by_name["web"].unit.reason == "was not ready within 0.01 s: web does not answer"
+        runners.remove("web")
 
     run(scenario())

@@ -39,6 +39,7 @@ def test_status_asks_once_and_only_for_the_named(daemon: Any, unitctl: Any) -> N
     ("state", "code"),
     [
         ("RUNNING", 0), ("STARTING", 0), ("STOPPING", 0), ("EXPIRING", 0), ("DRAINING", 0),
+        ("WARMING", 0), ("UNHEALTHY", 0), ("DRAINED", 0),
         ("STOPPED", 3), ("EXITED", 3), ("FATAL", 3), ("BACKOFF", 3),
     ],
 )  # fmt: skip
@@ -49,9 +50,11 @@ def test_status_is_3_when_a_unit_does_not_run(daemon: Any, unitctl: Any, state: 
     assert unitctl("status", "a").returncode == 0
 
 
-@pytest.mark.parametrize("state", ["STARTING", "DRAINING", "STOPPED", "FATAL"])
-def test_is_active_is_0_only_when_all_are_running(daemon: Any, unitctl: Any, state: str) -> None:
+@pytest.mark.parametrize("state", ["STARTING", "UNHEALTHY", "DRAINED", "DRAINING", "STOPPED", "FATAL"])
+def test_is_active_is_0_only_when_all_serve(daemon: Any, unitctl: Any, state: str) -> None:
     daemon.add("a")
+    daemon.add("w", "WARMING")
+    assert (unitctl("is-active", "a", "w").returncode, unitctl("is-active", "w").stdout) == (0, "WARMING\n")
     daemon.add("b", state)
     assert unitctl("is-active", "a").returncode == 0
     done = unitctl("is-active", "a", "b")
@@ -460,7 +463,7 @@ def test_shutdown_without_waiting(daemon: Any, unitctl: Any) -> None:
     ("arguments", "words"),
     [
         (("start",), "unitctl start all"), (("stop",), "unitctl stop all"), (("restart",), "unitctl restart all"),
-        (("signal", "HUP"), "unitctl signal all"), (("enable",), "all"), (("is-active",), "NAME"),
+        (("signal", "HUP"), "unitctl signal HUP all"), (("enable",), "all"), (("is-active",), "NAME"),
         (("signal", "BANG", "a"), "'BANG' is not a signal"), (("logs",), "UNIT"), (("logs", "a", "b"), "b"),
         (("why",), "UNIT"), (("abort",), "name the operations"), (("ops", "-f"), "name the operations"),
         (("statsu",), "did you mean 'status'?"), (("xyzzy",), "unitctl -h"), (("status", "--color"), "--color"),

@@ -54,6 +54,8 @@ def test_options_are_completed_those_of_every_command_too(unitctl: Any) -> None:
     assert offered(unitctl, "unitctl restart --no-w") == ["--no-wait"]
     assert offered(unitctl, "unitctl restart --serv") == ["--server"]
     assert offered(unitctl, "unitctl status -o j") == ["json"]
+    assert offered(unitctl, "unitctl drain --f") == ["--for"]
+    assert offered(unitctl, "unitctl warm --p") == ["--period", "--pause"]
 
 
 def test_units_groups_and_all_are_completed(daemon: Any, unitctl: Any) -> None:
@@ -65,6 +67,8 @@ def test_units_groups_and_all_are_completed(daemon: Any, unitctl: Any) -> None:
     assert offered(unitctl, f"{PATIENT} stop addToCart:") == ["addToCart:0", "addToCart:1", "addToCart:*"]
     assert offered(unitctl, f"{PATIENT} logs d") == ["db"]
     assert offered(unitctl, f"{PATIENT} signal HUP d") == ["db"]
+    for verb in ("drain", "undrain", "warm", "weight"):
+        assert offered(unitctl, f"{PATIENT} {verb} d") == ["db"]
 
 
 def test_the_options_on_the_line_say_which_daemon_is_asked(daemon: Any, unitctl: Any) -> None:

@@ -162,6 +162,8 @@ def record(daemon: Any, events: list[dict[str, Any]], source: Source | None = No
 
     def answer(request: Any) -> tuple[int, Any]:
         last = int(request.headers.get("last-event-id", "0"))
+        if last > max((event["seq"] for event in events), default=last):
+            last = 0  # it lost its folder, and counts from the beginning
         if request.query.get("follow") == "0":
             return 200, iter([b": events\n\n", *(framed(event) for event in events if event["seq"] > last)])
         assert source is not None
@@ -203,7 +205,14 @@ def test_followed_events_begin_with_the_last_and_go_on_without_a_gap(daemon: Any
     assert unitctl.interrupt(process)[0] == 130
 
 
-def test_followed_events_survive_a_restart_of_the_daemon(daemon: Any, unitctl: Any, source: Source) -> None:
+NEW_LIFE = 1 << 32
+
+
+@pytest.mark.parametrize(
+    "first", [NEW_LIFE + 1, 1], ids=["its ids grow on", "it lost its folder and counts from the beginning"]
+)
+def test_followed_events_survive_a_restart_of_the_daemon(daemon: Any, unitctl: Any, source: Source, first: int) -> None:
+    after = [{**EVENTS[0], "seq": first}, {**EVENTS[1], "seq": first + 1}]
     record(daemon, EVENTS, source)
     process = unitctl.begin("events", "-f", "-n", "0", "-o", "json")
     source.feed(framed({**EVENTS[2], "seq": 4}))
@@ -211,11 +220,11 @@ def test_followed_events_survive_a_restart_of_the_daemon(daemon: Any, unitctl: A
     source.feed(None)
     daemon.stop()
     fresh = Source()
-    record(daemon, EVENTS[:1], fresh)  # it counts from the beginning again
+    record(daemon, after[:1], fresh)
     daemon.start()
-    assert json.loads(process.stdout.readline()) == EVENTS[0]
-    fresh.feed(framed(EVENTS[1]))
-    assert json.loads(process.stdout.readline()) == EVENTS[1]
+    assert json.loads(process.stdout.readline()) == after[0]
+    fresh.feed(framed(after[1]))
+    assert json.loads(process.stdout.readline()) == after[1]
     fresh.feed(None)
     unitctl.interrupt(process)
 
@@ -228,6 +237,35 @@ def test_what_happened_while_the_stream_was_cut_is_made_up_for(daemon: Any, unit
     recorded.append(EVENTS[1])
     source.feed(None)
     assert json.loads(process.stdout.readline()) == EVENTS[1]
+    unitctl.interrupt(process)
+
+
+def test_events_since_an_id_are_those_after_it(daemon: Any, unitctl: Any) -> None:
+    record(daemon, EVENTS)
+    assert json.loads(unitctl("events", "--since", "1", "-o", "json").stdout) == EVENTS[1:]
+    assert unitctl("events", "--since", "1", "-n", "1", "-v").stdout == (
+        "3  2026-11-24T03:41:43.000Z  addToCart:0  running  ready\n"
+    )
+    assert unitctl("events", "--since", "3").stdout == ""
+    assert unitctl("events", "--since", "x").returncode == 2
+
+
+def test_following_since_an_id_prints_all_after_it_first(daemon: Any, unitctl: Any, source: Source) -> None:
+    many = [{**EVENTS[0], "seq": number} for number in range(1, 30)]
+    record(daemon, many, source)
+    process = unitctl.begin("events", "-f", "--since", "3", "-o", "json")
+    assert [json.loads(process.stdout.readline())["seq"] for _ in range(26)] == list(range(4, 30))
+    source.feed(framed({**EVENTS[0], "seq": 30}))
+    assert json.loads(process.stdout.readline())["seq"] == 30
+    unitctl.interrupt(process)
+
+
+def test_following_since_the_newest_id_waits_for_what_comes(daemon: Any, unitctl: Any, source: Source) -> None:
+    record(daemon, [], source)
+    process = unitctl.begin("events", "-f", "--since", "7", "-o", "json")
+    assert daemon.wait_for("GET", "/v1/events", count=2).headers["last-event-id"] == "7"
+    source.feed(framed({**EVENTS[0], "seq": 8}))
+    assert json.loads(process.stdout.readline())["seq"] == 8
     unitctl.interrupt(process)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.unitctl import render, render_operations, words
-from supervisor.wire import ExitStatus, LeaseStatus, Operation, PlanItem, Step, UnitStatus
+from supervisor.wire import ExitStatus, LeaseStatus, MaintenanceStatus, Operation, PlanItem, Step, UnitStatus
 
 
 def a_unit(name: str = "addToCart:0", state: str = "RUNNING", **more: Any) -> UnitStatus:
@@ -113,7 +113,28 @@ def test_colours_wrap_the_state_and_nothing_else() -> None:
 
 
 def test_an_unknown_state_is_shown_as_it_is() -> None:
-    assert "WARMING" in render.status_text([a_unit(state="WARMING")], color=True)
+    assert "DREAMING" in render.status_text([a_unit(state="DREAMING")], color=True)
+
+
+@pytest.mark.parametrize(("state", "code"), [("WARMING", "36"), ("UNHEALTHY", "31"), ("DRAINED", "35")])
+def test_a_unit_that_does_not_get_all_its_traffic_says_why_and_is_coloured(state: str, code: str) -> None:
+    text = render.status_text([a_unit(state=state, why="the reason", in_flight=2)], color=True)
+    assert f"\x1b[{code}m{state}\x1b[0m" in text
+    assert text.endswith(", weight 60/100, lease held (renewed 1.2 s ago), 2 in flight, the reason\n")
+
+
+def test_a_unit_that_is_down_or_on_its_way_says_that_it_is_drained() -> None:
+    drained = MaintenanceStatus("ops", "disk", "t", None)
+    assert render.status_text([a_dead_unit("a", "STOPPED", "not started", maintenance=drained)]) == (
+        "a  STOPPED  drained by ops, not started\n"
+    )
+    nobody = replace(drained, owner="")
+    assert ", drained, waiting" in render.status_text([a_unit(state="EXPIRING", why="waiting", maintenance=nobody)])
+    assert ", drained" not in render.status_text([a_unit(state="DRAINED", why="kept out", maintenance=drained)])
+
+
+def test_a_weight_that_somebody_has_fixed_is_told_of_a_running_unit() -> None:
+    assert render.status_text([a_unit(warmup="fixed at 60 of 100")]).endswith(" ago), fixed at 60 of 100\n")
 
 
 def test_what_a_unit_wrote_cannot_steer_the_terminal() -> None:
@@ -184,15 +205,37 @@ def test_no_progress_is_shown_when_all_is_done() -> None:
     assert render_operations.progress_line([an_operation(state="succeeded")]) == ""
 
 
+def told_of(operation: Operation, told: set[render_operations.Told]) -> list[str]:
+    lines = render_operations.new_steps(operation, told)
+    told.update(lines)
+    return list(lines.values())
+
+
 def test_each_step_is_told_once() -> None:
+    told: set[render_operations.Told] = set()
     steps = [replace(running("withdraw"), state="succeeded"), running("gone"), Step("drain", "pending")]
     operation = an_operation("a", steps=steps)
-    assert render_operations.new_steps([operation], {}) == [
-        "a: stopping the heartbeat",
-        "a: waiting for the registry entry to go",
+    assert told_of(operation, told) == ["a: stopping the heartbeat", "a: waiting for the registry entry to go"]
+    assert told_of(operation, told) == []
+    steps[1] = replace(running("gone", "waiting for the registry entry to go: 1.0 s of 10 s"), state="succeeded")
+    steps[2] = running("drain", "3 requests in flight: 2.1 s of at most 30.0 s")
+    assert told_of(operation, told) == [
+        "a: waiting for the work in flight: 3 requests in flight: 2.1 s of at most 30.0 s"
     ]
-    assert render_operations.new_steps([operation], {"op-1": 1}) == ["a: waiting for the registry entry to go"]
-    assert render_operations.new_steps([operation], {"op-1": 3}) == []
+
+
+def test_a_step_is_told_again_only_when_it_waits_for_something_else() -> None:
+    told: set[render_operations.Told] = set()
+    lines = []
+    for detail in (
+        "waits for the restart of web:0", "waits for the full weight of web:0: warming: 50 of 100",
+        "waits for the full weight of web:0: warming: 75 of 100", "waits for the restart of web:0",
+    ):  # fmt: skip
+        lines += told_of(an_operation("web:1", steps=[running("wait", detail)]), told)
+    assert lines == [
+        "web:1: waits for the restart of web:0",
+        "web:1: waits for the full weight of web:0: warming: 50 of 100",
+    ]
 
 
 # How operations ended.
@@ -205,6 +248,10 @@ def test_each_step_is_told_once() -> None:
         ("restart", "a: restarted (pid 4242, generation 7)"),
         ("stop", "a: stopped"),
         ("signal", "a: signalled"),
+        ("drain", "a: drained"),
+        ("undrain", "a: undrained"),
+        ("warm", "a: warms up"),
+        ("weight", "a: weight set"),
         ("reregister", "a: reregister done"),
     ],
 )
@@ -219,12 +266,41 @@ def test_a_success_without_a_process_to_tell_of() -> None:
     assert render_operations.result_line(operation, a_dead_unit("a", "EXITED", "")) == "a: started"
 
 
+@pytest.mark.parametrize("verb", ["warm", "weight"])
+def test_where_a_weight_is_now_is_said_in_the_daemons_words(verb: str) -> None:
+    operation = an_operation("a", verb, "succeeded", steps=[Step("none", "succeeded", detail="fixed at 40 of 100")])
+    assert render_operations.result_line(operation) == "a: fixed at 40 of 100"
+
+
+def test_a_unit_that_is_kept_out_says_until_when() -> None:
+    kept = a_unit("a", "DRAINED", maintenance=MaintenanceStatus("ops", "disk", "t", "2026-11-24T18:00:00Z"))
+    forever = a_unit("a", "DRAINED", maintenance=MaintenanceStatus("ops", "disk", "t", None))
+    drain, restart = (an_operation("a", verb, "succeeded") for verb in ("drain", "restart"))
+    assert render_operations.result_line(drain, kept) == "a: drained until 2026-11-24T18:00:00Z"
+    assert render_operations.result_line(drain, forever) == "a: drained"
+    assert render_operations.result_line(restart, forever) == (
+        "a: restarted (pid 4242, generation 7); still kept out of traffic"
+    )
+
+
+def test_requests_that_a_drain_could_not_wait_for_are_counted() -> None:
+    assert render_operations.cut_line(an_operation("a", "stop", "succeeded", cut=1)) == (
+        "a: warning: 1 request was still open when the time for draining was over"
+    )
+    assert render_operations.cut_line(an_operation("a", "stop", "succeeded", cut=0)) == ""
+    assert render_operations.operation_lines([an_operation("a", "drain", "succeeded", cut=3)]) == [
+        "op-1  a  drain  succeeded  3 requests were still open when the time for draining was over"
+    ]
+
+
 def test_the_signal_that_was_sent_is_named() -> None:
     operation = an_operation("a", "signal", "succeeded", steps=[Step("none", "skipped", detail="sent SIGHUP")])
     assert render_operations.result_line(operation, None, "HUP") == "a: sent HUP"
 
 
-@pytest.mark.parametrize(("verb", "line"), [("start", "a: already running"), ("stop", "a: already stopped")])
+@pytest.mark.parametrize(
+    ("verb", "line"), [("start", "a: already running"), ("stop", "a: already stopped"), ("undrain", "a: not drained")]
+)
 def test_nothing_to_do_is_a_success(verb: str, line: str) -> None:
     assert render_operations.result_line(an_operation("a", verb, "succeeded", steps=[Step("none", "skipped")])) == line
 
@@ -281,13 +357,15 @@ def test_everything_about_one_operation() -> None:
     ]
     operation = an_operation(
         "a", state="failed", steps=steps, error="not ready", created="2026-11-24T03:41:46.000Z", issued_by="alice",
-        reason="new build",
+        reason="new build", deadline="2026-11-24T04:00:00Z", finished="2026-11-24T03:42:00.000Z", cut=2,
     )  # fmt: skip
     assert render_operations.operation_text(operation) == (
         "op-1: restart of a: failed\n"
         "  ordered at 2026-11-24T03:41:46.000Z by alice: new build\n"
-        "    gone   succeeded  10.2 s  6 s of 10 s\n"
-        "    ready  failed             no answer\n"
+        "  command c, not to begin after 2026-11-24T04:00:00Z, finished at 2026-11-24T03:42:00.000Z\n"
+        "    2026-11-24T03:41:46.000Z  gone   succeeded  10.2 s  6 s of 10 s\n"
+        "    2026-11-24T03:41:56.200Z  ready  failed             no answer\n"
+        "  a: warning: 2 requests were still open when the time for draining was over\n"
         "  a: cannot restart: not ready\n"
     )
 
