@@ -43,7 +43,7 @@ class ProbeStatus:
     role: str  # startup | readiness | liveness
     kind: str
     ok: bool | None  # None: it has not answered yet
-    streak: int  # answers of that kind in a row
+    streak: int  # good answers in a row; below 0: failures in a row
     detail: str
     seconds_ago: float | None
 

@@ -46,8 +46,7 @@ class Maintenances:
         self._timer: asyncio.TimerHandle | None = None
         for unit, text in journal.facts(KIND).items():
             try:
-                value = json.loads(text)
-                self._all[unit] = Maintenance(value["owner"], value["reason"], value["since"], value["until"])
+                self._all[unit] = _read(text)
             except (ValueError, KeyError, TypeError):
                 log.error("cannot read why %s is kept out of traffic; it stays out until somebody takes it back", unit)
                 self._all[unit] = Maintenance("", "", wall())
@@ -88,6 +87,15 @@ class Maintenances:
         """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _read(text: str) -> Maintenance:
+    """What `begin` has written. Raises ValueError, KeyError or TypeError for anything else."""
+    value = json.loads(text)
+    until = value["until"]
+    return Maintenance(
+        str(value["owner"]), str(value["reason"]), float(value["since"]), None if until is None else float(until)
+    )
 
 
 def until_of(parameters: dict[str, object]) -> float | None:

@@ -213,6 +213,8 @@ class Orders:
         if runner.unit.phase is Phase.RUNNING:  # only the registry's confirmation is missing
             self._operations.abort(operation, "aborted; the unit runs")
             return None
+        if runner.unit.dead:
+            return f"its unit must go: {runner.unit.reason}"
         if not can_cancel(runner.unit):
             return "its unit was told to stop already; that cannot be called back"
         self._operations.abort(operation, "aborted")
