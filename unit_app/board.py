@@ -112,7 +112,7 @@ def open_private() -> Board:
 def open_shared(unit: str, part: str, folder: str | None = None) -> Board:
     """The board of all processes that give the same names; as new when none of them lives.
 
-    `unit` is `name@generation`: what dead processes of another generation left is removed. Raises OSError.
+    `unit` ends with `@generation`: what dead processes of another generation left is removed. Raises OSError.
     """
     with _in_process, _safe_folder(folder) as directory, _open(".lock", directory) as lock, _locked(lock):
         name = f"v1-{_quote(unit)}~{_quote(part)}"

@@ -187,6 +187,8 @@ class Drains:
         if self._draining.get(spec.name) is draining:
             del self._draining[spec.name]
         cut = draining.load.in_flight if draining.load is not None and not draining.load.quiet else 0
+        if draining.load is not None and not draining.load.quiet and cut == 0:
+            log.warning("%s: after %g s there was still this: %s", spec.name, how.timeout, draining.load.detail)
         if cut:
             log.warning("%s: %d requests were still open after %g s", spec.name, cut, how.timeout)
         self._post(spec.name, Drained(attempt, cut or 0))

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
-from ..core.events import Drained, Event, Prewarmed, Spawned
+from ..core.events import Drained, Event, Prewarmed, ReadinessRegained, Spawned, UndrainRequested
 from ..core.model import Phase, Unit
 from ..host.clock import iso, wall
 from ..wire import Command, Operation, Step
@@ -162,6 +162,8 @@ class Operations:
                 self._enter(tracked, after)
             elif isinstance(event, Spawned):
                 self._step(tracked, "ready", _STEP_WORDS["ready"])
+            elif isinstance(event, UndrainRequested | ReadinessRegained) and after.phase is Phase.RUNNING:
+                self._come_back(tracked, after)
             self._consider(tracked, after, before)
         if self._blocked and (after.phase is not before.phase or isinstance(event, Prewarmed)):
             self._plan_release()
@@ -192,6 +194,12 @@ class Operations:
             self._step(tracked, "register", _STEP_WORDS["register"])
         elif unit.phase in _STEP_OF_PHASE:
             self._step(tracked, *_STEP_OF_PHASE[unit.phase])
+
+    def _come_back(self, tracked: Tracked, unit: Unit) -> None:
+        """It may have traffic again."""
+        if tracked.registers and not unit.drained:
+            name = "register" if unit.healthy else "ready"
+            self._step(tracked, name, _STEP_WORDS[name])
 
     def _count_cut(self, tracked: Tracked, cut: int) -> None:
         tracked.operation.cut = (tracked.operation.cut or 0) + cut

@@ -12,7 +12,7 @@ from tests.unit_app.serving import Server
 
 @pytest.fixture(autouse=True)
 def _own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("UNITD_UNIT", "UNITD_GENERATION", "UNIT_APP_TOKEN"):
+    for name in ("UNITD_UNIT", "UNITD_STATE", "UNITD_GENERATION", "UNIT_APP_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("UNIT_APP_DIR", str(tmp_path / "board"))
 

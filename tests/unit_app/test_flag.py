@@ -127,8 +127,10 @@ def test_the_flag_is_as_new_when_nobody_who_had_it_lives(unit, other):
     assert other()[1] == "clear"
 
 
-def test_generations_names_and_units_are_apart(unit, monkeypatch):
+def test_generations_names_units_and_daemons_are_apart(unit, monkeypatch):
     flags = [Flag(), Flag("admin")]
+    monkeypatch.setenv("UNITD_STATE", "another")
+    flags.append(Flag())
     monkeypatch.setenv("UNITD_GENERATION", "8")
     flags.append(Flag())
     monkeypatch.setenv("UNITD_UNIT", "cart/0%@..")
@@ -149,7 +151,7 @@ def test_what_dead_processes_of_an_older_generation_left_is_removed(unit, other,
     monkeypatch.setenv("UNITD_GENERATION", "9")
     assert not Flag().is_set
     names = sorted(path.name for path in (tmp_path / "board").glob("v1-*"))
-    assert names == ["v1-cart%3a0@8~", "v1-cart%3a0@9~"]
+    assert names == ["v1-cart%3a0@@8~", "v1-cart%3a0@@9~"]
 
 
 def test_without_a_unit_the_flag_is_private_but_for_forked_children(tmp_path):

@@ -97,8 +97,9 @@ def test_a_drained_server_serves_again_when_it_is_taken_back(host: Host) -> None
     assert ask(port, "/") == "status 503"
     assert host.unit("cart")["state"] == "DRAINED", "that it is not ready while it drains is no illness"
 
-    host.do("undrain", "cart")
+    [undrain] = host.do("undrain", "cart")
 
+    assert step_names(undrain) == ["ready", "register"]
     assert ask(port, "/") == "1" and host.entry("cart", "cart")["status"] == "up"
 
 

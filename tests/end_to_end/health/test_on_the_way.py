@@ -119,6 +119,56 @@ def test_a_unit_that_dies_inwardly_while_it_drains_is_not_waited_for(host: Host)
     assert until_well(host, "shop", before)["generation"] == before + 1
 
 
+def test_a_drained_unit_that_dies_inwardly_is_restarted_and_stays_drained(host: Host) -> None:
+    port = host.port()
+    host.configure(patient(host, "shop", port=port, tables=LIVENESS))
+    host.run()
+    before = until_well(host, "shop")["generation"]
+    host.do("drain", "shop", owner="the test")
+
+    get(port, "/do/mute")
+    until("another process runs", lambda: host.unit("shop")["generation"] == before + 1)
+    status = host.until_state("shop", "DRAINED")
+
+    assert status["maintenance"]["owner"] == "the test" and host.entry("shop", "shop") is None
+    host.do("undrain", "shop")
+    until_well(host, "shop", before)
+
+
+def test_a_unit_that_is_ready_again_before_its_entry_has_expired_keeps_it(host: Host) -> None:
+    answer, ttl = host.file("answer", "200"), 1.2
+    host.configure(
+        patient(host, "shop", port=host.port(), ttl=ttl, removal="expire", options=f"answer={answer}", tables=READINESS)
+    )
+    host.run()
+    before, pid = until_well(host, "shop")["generation"], host.unit("shop")["pid"]
+
+    with RegistryLog(host, ["shop"], [pid]) as registry:
+        answer.write_text("503")
+        registry.first("it leaves", lambda look: look.entries.get("shop", {}).get("status") == "draining")
+        answer.write_text("200")
+        host.until_state("shop", "RUNNING")
+        until_well(host, "shop")
+        throughout(1.5 * ttl, lambda: host.entry("shop", "shop")["status"] == "up")
+
+    assert {look.entries["shop"]["generation"] for look in registry.looks} == {before}
+
+
+def test_a_start_that_fails_for_want_of_readiness_says_at_which_step_and_what_was_answered(host: Host) -> None:
+    answer = host.file("answer", "503")
+    settings = "autostart = false\nstart_timeout = 0.8\nstartretries = 0"
+    options = f"answer={answer}"
+    host.configure(patient(host, "shop", port=host.port(), options=options, settings=settings, tables=READINESS))
+    host.run()
+
+    [operation] = host.finish(host.order("start", "shop"))
+
+    assert operation["state"] == "failed" and "was not ready within 0.8 s" in operation["error"], operation
+    assert "answered 503" in operation["error"], operation
+    states = {step["name"]: step["state"] for step in operation["steps"]}
+    assert states["spawn"] == "succeeded" and states["ready"] == "failed", operation
+
+
 def test_a_dead_unit_whose_registry_is_away_is_restarted_after_the_bound_and_registered_when_it_is_back(
     registry: Host, host: Host
 ) -> None:

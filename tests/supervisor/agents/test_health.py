@@ -856,6 +856,46 @@ def test_facts_are_never_held_and_do_not_count(port: int) -> None:
     run_fake(scenario())
 
 
+def test_units_that_were_told_to_refuse_work_take_the_place_of_no_other(port: int) -> None:
+    async def scenario() -> None:
+        fleet = Fleet(port, 8)
+        await fleet.start()
+        for name in fleet.names[:6]:
+            fleet.health.told_to_refuse(name)
+            fleet.breaks("ready", unit=name)
+        await fleet.until(6)
+        assert set(fleet.of(ReadinessLost)) == set(fleet.names[:6]) and fleet.held() == []
+        for name in fleet.names[6:]:
+            fleet.breaks("ready", unit=name)
+        await fleet.until(8)
+        assert set(fleet.of(ReadinessLost)) == set(fleet.names), "none is held because others were told to say so"
+        await fleet.health.close()
+
+    run_fake(scenario())
+
+
+def test_a_unit_that_may_take_work_again_is_asked_at_once_and_counts_again(port: int) -> None:
+    async def scenario() -> None:
+        fleet = Fleet(port, 1, readiness=probe("ready", period=100.0, failure_threshold=1))
+        (name,) = fleet.names
+        await fleet.start()
+        fleet.health.told_to_refuse(name)
+        fleet.breaks("ready", unit=name)
+        await fleet.until(1)
+        fleet.heals("ready", unit=name)
+        fleet.health.told_to_serve(name)
+        await fleet.until(2, seconds=1)
+        assert [type(event) for event in fleet.events(name)] == [ReadinessLost, ReadinessRegained]
+        asked = len(fleet.asked)
+        fleet.health.told_to_serve(name)
+        fleet.health.told_to_serve("unknown")
+        await asyncio.sleep(1)
+        assert len(fleet.asked) == asked, "one that is ready need not be asked"
+        await fleet.health.close()
+
+    run_fake(scenario())
+
+
 def test_lost_liveness_is_held_by_the_same_count_until_units_are_ready_again(port: int) -> None:
     async def scenario() -> None:
         fleet = Fleet(port, 8, liveness=probe("live", period=1.0))
