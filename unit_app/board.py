@@ -112,7 +112,7 @@ def open_private() -> Board:
 def open_shared(unit: str, part: str, folder: str | None = None) -> Board:
     """The board of all processes that give the same names; as new when none of them lives.
 
-    `unit` ends with `@generation`: what dead processes of another generation left is removed. Raises OSError.
+    `unit` is `name@daemon@generation`: what dead processes of others of that name left is removed. Raises OSError.
     """
     with _in_process, _safe_folder(folder) as directory, _open(".lock", directory) as lock, _locked(lock):
         name = f"v1-{_quote(unit)}~{_quote(part)}"
@@ -121,7 +121,7 @@ def open_shared(unit: str, part: str, folder: str | None = None) -> Board:
             board.reset()
         with _locked(board._descriptor):
             board.claim()
-        _sweep(f"v1-{_quote(unit.rpartition('@')[0])}@", name, directory)
+        _sweep(f"v1-{_quote(unit.partition('@')[0])}@", name, directory)
         return board
 
 

@@ -17,9 +17,10 @@ class Flag:
     """Set: new work is refused, running work finishes. Every process of a unit that makes one has the same.
 
     The processes find each other by UNITD_UNIT, UNITD_STATE (which unitd's: a host may have several) and
-    UNITD_GENERATION, which unitd gives to its units, and by `name`. Where there is neither unit nor name, the flag is this process's own and that of the processes it forks later. `name` also keeps
-    two services apart that one unit starts. `folder` (default: UNIT_APP_DIR, else one in /dev/shm) must not be writable
-    for other users. The flag is as new when no process that had it lives. Raises OSError where it cannot be shared.
+    UNITD_GENERATION, which unitd gives to its units, and by `name`. Where there is neither unit nor name, the flag is
+    this process's own and that of the processes it forks later. `name` also keeps two services apart that one unit
+    starts. `folder` (default: UNIT_APP_DIR, else one in /dev/shm) must not be writable for other users. The flag is as
+    new when no process that had it lives. Raises OSError where it cannot be shared.
     """
 
     def __init__(self, name: str = "", *, folder: str | None = None) -> None:

@@ -181,7 +181,7 @@ def test_folders_and_files_of_others_are_not_used(unit, tmp_path):
     with pytest.raises(UnsafeFolder, match="UNIT_APP_DIR"):
         Flag()
     folder.chmod(0o700)
-    (folder / "v1-cart%3a0@7~").symlink_to(victim / "file")
+    (folder / "v1-cart%3a0@@7~").symlink_to(victim / "file")
     with pytest.raises(OSError):
         Flag()
     assert list(victim.iterdir()) == []
@@ -201,7 +201,7 @@ def test_by_default_the_folder_is_the_users_own(unit, monkeypatch):
     monkeypatch.setenv("UNITD_UNIT", f"test-{os.getpid()}")
     Flag()
     folder = f"/dev/shm/unit_app-{os.geteuid()}"
-    path = os.path.join(folder, f"v1-test-{os.getpid()}@7~")
+    path = os.path.join(folder, f"v1-test-{os.getpid()}@@7~")
     try:
         assert os.stat(folder).st_mode & 0o777 == 0o700
         assert os.stat(path).st_mode & 0o777 == 0o600
