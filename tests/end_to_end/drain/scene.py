@@ -23,18 +23,18 @@ Json = Any
 
 
 def worker(host: Host, name: str, port: int, *, settings: str = "", tables: str = "", removal: str = "deregister",
-           ttl: float = TTL, arguments: str = "", count: int = 1) -> str:  # fmt: skip
+           count: int = 1) -> str:  # fmt: skip
     """The configuration of a registered unit that runs `worker.py`; NAME stands for its name in the tables."""
     return f"""
     [unit.{name}]
-    command = "{WORKER} {{port}} {notes_of(host, name)} {arguments}"
+    command = "{WORKER} {{port}} {notes_of(host, name)}"
     numprocs = {count}
     startsecs = 0.05
     stopwaitsecs = 3
     {settings}
     [unit.{name}.service]
     port = {port}
-    ttl_seconds = {ttl}
+    ttl_seconds = {TTL}
     [unit.{name}.restart]
     removal = "{removal}"
     settle_seconds = 0.05

@@ -10,7 +10,7 @@ from tests.end_to_end.drain.scene import Registry, apply, ask, clients, notes, w
 from tests.end_to_end.host import Host
 from tests.end_to_end.machine import until
 
-SLOW_SECONDS = 1.2  # longer than the ttl and the settling: still under way when the drain begins
+SLOW_SECONDS = 1.0  # longer than the ttl and the settling: still under way when the drain begins
 
 LIVENESS = """
     [unit.shop.liveness]

@@ -1,11 +1,10 @@
 """A unit that has work in flight: HTTP/1.1 with kept-alive connections, and a note of everything that happens to it.
 
-SIGTERM ends it at once, whatever it is working on: what a stop spares, the supervisor has spared. SIGUSR1 is noted, and
-so is how many bytes it still owed when it was told to end. Arguments: port, file for notes [seconds that it needs before
-it listens]. Port 0: it serves nobody, and waits for signals.
+SIGTERM ends it at once, whatever it is working on: what a stop spares, the supervisor has spared. Noted is how much that
+was; SIGUSR1 is only noted. Arguments: port, file for notes. Port 0: it serves nobody, and waits for signals.
 
     GET /                    "PID GENERATION" at once; any other path too, noted as `got`
-    GET /slow?2              the same, after that time (also POST)
+    GET /slow?2              the same, after that time; noted as `asked` and `answered`
     POST /job?2              answered at once; its work, which is part of /in-flight alone, takes that time
     GET /in-flight           {"in_flight": number of slow requests and jobs}
     POST /drain, /undrain    noted; in between it is not ready
@@ -24,7 +23,6 @@ import sys
 import time
 
 port, notes = int(sys.argv[1]), sys.argv[2]
-begins_in = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
 SILENT = ("/drain", "/undrain", "/in-flight", "/healthz", "/ready", "/slow", "/events")
 GENERATION = os.environ["UNITD_GENERATION"]
 BODY = f"{os.getpid()} {GENERATION}\n".encode()
@@ -122,7 +120,6 @@ async def main() -> None:
     loop.add_signal_handler(signal.SIGTERM, end)
     loop.add_signal_handler(signal.SIGUSR1, note, "usr1")
     note("begin")
-    await asyncio.sleep(begins_in)
     if port:
         await asyncio.start_server(serve, "127.0.0.1", port)
     await asyncio.Event().wait()

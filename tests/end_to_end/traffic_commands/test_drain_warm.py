@@ -201,8 +201,10 @@ def test_a_rolling_restart_says_that_it_waits_for_the_full_weight_of_the_one_bef
     assert "web:1: waits for the restart of web:0" in lines
     told = [line for line in lines if line.startswith("web:1: waits for the full weight of web:0: warming: 50 of 100")]
     assert len(told) == 1, lines
-    later = [line for line in lines[lines.index(told[0]) + 1 :] if line.startswith("web:1: ")]
-    assert later and all(" full weight " not in line for line in later), lines
+    first, second = json.loads(_says(host, "ops", "-o", "json"))
+    assert [step["name"] for step in second["steps"]][:2] == ["wait", "withdraw"]
+    assert second["steps"][0]["detail"].startswith("waits for the full weight of web:0")
+    assert second["steps"][1]["started"] > first["finished"]
 
 
 # Wrong usage
