@@ -230,7 +230,7 @@ class Drains:
             return None
         if answer.status >= 300 or type(number) is not int or number < 0:
             return None
-        return Load(number, quiet=number == 0, detail=f"{number} requests in flight, says the unit")
+        return Load(number, quiet=number == 0, detail=f"{_counted(number, 'request')} in flight, says the unit")
 
     def _seen_by_kernel(self, spec: UnitSpec, how: DrainSpec) -> Load:
         service = spec.service
@@ -256,9 +256,9 @@ class Drains:
     def _judged(self, connections: list[Connection], how: DrainSpec) -> Load:
         traffic = count(connections, quiet_seconds=how.quiet, ignored=self._ignored)
         number = traffic.in_flight + traffic.unaccepted
-        detail = f"{number} requests in flight"
+        detail = f"{_counted(number, 'request')} in flight"
         if traffic.trailing:
-            detail += f", {traffic.trailing} connections just answered"
+            detail += f", {_counted(traffic.trailing, 'connection')} just answered"
         return Load(number, quiet=traffic.quiet, detail=detail)
 
     # Words to the unit.
@@ -290,3 +290,7 @@ class Drains:
         return await self._request(
             address, port, call.method, call.path, headers=call.headers, timeout_seconds=timeout_seconds
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -64,7 +64,7 @@ def test_a_unit_that_knows_what_it_has_in_flight_is_believed(host: Host) -> None
         assert ask(port, "/job?0.8", "POST").startswith(str(host.unit("shop")["pid"]))
         at_it.keep(port)
         [operation] = host.order("stop", "shop")
-        until("it says what is left", lambda: "1 requests in flight, says the unit" in host.unit("shop")["why"])
+        until("it says what is left", lambda: "1 request in flight, says the unit" in host.unit("shop")["why"])
         [operation] = host.finish([operation], PATIENCE_SECONDS)
 
     [job], [term] = notes(host, "shop", "job"), notes(host, "shop", "term")
