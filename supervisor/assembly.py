@@ -320,7 +320,7 @@ class Parts:
         if before.phase is Phase.DRAINING and unit.phase is not Phase.DRAINING:
             self.drains.call_off(name)
         if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
-            self.health.forget(name, wanted=unit.wanted)
+            self.health.forget(name, wanted=unit.wanted and unit.phase is not Phase.FATAL)
         if not unit.live and self._notify is not None:
             self._notify.close(name)
 

@@ -136,7 +136,7 @@ def test_a_drained_unit_that_dies_inwardly_is_restarted_and_stays_drained(host: 
 
 
 def test_a_unit_that_is_ready_again_before_its_entry_has_expired_keeps_it(host: Host) -> None:
-    answer, ttl = host.file("answer", "200"), 1.2
+    answer, ttl = host.file("answer", "200"), 0.9
     host.configure(
         patient(host, "shop", port=host.port(), ttl=ttl, removal="expire", options=f"answer={answer}", tables=READINESS)
     )

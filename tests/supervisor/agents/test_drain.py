@@ -173,7 +173,7 @@ def test_a_connection_that_goes_on_speaking_is_cut_and_no_request() -> None:
         host.connections_by_port[9080] = [JUST_ANSWERED]
         host.drains.drain(replace(SPEC, drain=DrainSpec(timeout=2.0)), 1, notify=False)
         await asyncio.sleep(0.5)
-        assert host.drains.describe("cart").startswith("0 requests in flight, 1 connections just answered: 0.5 s of")
+        assert host.drains.describe("cart").startswith("0 requests in flight, 1 connection just answered: 0.5 s of")
         at, event = await host.end()
         assert (event, at) == (Drained(1, 0), pytest.approx(2.0, abs=0.05))
 
