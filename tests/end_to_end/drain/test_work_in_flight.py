@@ -61,10 +61,12 @@ def test_a_unit_that_knows_what_it_has_in_flight_is_believed(host: Host) -> None
     port = _start(host, "shop", 'in_flight = { http = "/in-flight" }\ntimeout = 60')
 
     with clients() as at_it:
-        assert ask(port, "/job?0.8", "POST").startswith(str(host.unit("shop")["pid"]))
+        assert ask(port, "/job", "POST").startswith(str(host.unit("shop")["pid"]))
         at_it.keep(port)
         [operation] = host.order("stop", "shop")
         until("it says what is left", lambda: "1 request in flight, says the unit" in host.unit("shop")["why"])
+        assert notes(host, "shop", "term") == []
+        ask(port, "/finish", "POST")
         [operation] = host.finish([operation], PATIENCE_SECONDS)
 
     [job], [term] = notes(host, "shop", "job"), notes(host, "shop", "term")
@@ -76,7 +78,7 @@ def test_what_only_the_unit_knows_of_is_cut_and_counted_when_the_time_is_over(ho
     port = _start(host, "shop", 'in_flight = { http = "/in-flight" }\ntimeout = 0.5')
 
     for _ in range(2):
-        ask(port, "/job?30", "POST")
+        ask(port, "/job", "POST")
     [operation] = host.do("restart", "shop")
 
     [term] = notes(host, "shop", "term")

@@ -5,7 +5,7 @@ was; SIGUSR1 is only noted. Arguments: port, file for notes. Port 0: it serves n
 
     GET /                    "PID GENERATION" at once; any other path too, noted as `got`
     GET /slow?2              the same, after that time; noted as `asked` and `answered`
-    POST /job?2              answered at once; its work, which is part of /in-flight alone, takes that time
+    POST /job                answered at once; its work, which is part of /in-flight alone, goes on until POST /finish
     GET /in-flight           {"in_flight": number of slow requests and jobs}
     POST /drain, /undrain    noted; in between it is not ready
     POST /fail               500
@@ -41,18 +41,11 @@ def end() -> None:
     os._exit(0)
 
 
-async def work(seconds: float) -> None:
-    """Something that takes time."""
-    state["busy"] += 1
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        state["busy"] -= 1
-
-
-async def do_job(seconds: float) -> None:
+async def do_job() -> None:
     """Work that no connection tells of."""
-    await work(seconds)
+    state["busy"] += 1
+    await finished.wait()
+    state["busy"] -= 1
     note("job")
 
 
@@ -62,9 +55,13 @@ async def answer(path: str, query: str, header: str, writer: asyncio.StreamWrite
     match path:
         case "/slow":
             note("asked")
-            await work(float(query))
+            state["busy"] += 1
+            await asyncio.sleep(float(query))
+            state["busy"] -= 1
         case "/job":
-            jobs.add(asyncio.ensure_future(do_job(float(query))))
+            jobs.add(asyncio.ensure_future(do_job()))
+        case "/finish":
+            finished.set()
         case "/in-flight":
             body = json.dumps({"in_flight": state["busy"]}).encode()
         case "/fail":
@@ -126,4 +123,5 @@ async def main() -> None:
 
 
 jobs: set[asyncio.Future[None]] = set()
+finished = asyncio.Event()
 asyncio.run(main())
