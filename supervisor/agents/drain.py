@@ -39,6 +39,7 @@ class Load:
     in_flight: int | None
     quiet: bool  # nothing at all goes on
     detail: str = ""
+    talking: int = 0  # connections that were answered a moment ago: at the end of a long wait, streams
 
 
 class Source(Protocol):
@@ -186,12 +187,11 @@ class Drains:
             log.exception("%s: cannot tell what it has in flight; it is stopped without waiting", spec.name)
         if self._draining.get(spec.name) is draining:
             del self._draining[spec.name]
-        cut = draining.load.in_flight if draining.load is not None and not draining.load.quiet else 0
-        if draining.load is not None and not draining.load.quiet and cut == 0:
-            log.warning("%s: after %g s there was still this: %s", spec.name, how.timeout, draining.load.detail)
-        if cut:
-            log.warning("%s: %d requests were still open after %g s", spec.name, cut, how.timeout)
-        self._post(spec.name, Drained(attempt, cut or 0))
+        load = draining.load
+        cut = 0 if load is None or load.quiet else (load.in_flight or 0) + load.talking
+        if cut and load is not None:
+            log.warning("%s: after %g s there was still this: %s", spec.name, how.timeout, load.detail)
+        self._post(spec.name, Drained(attempt, cut))
 
     async def _wait(self, draining: Draining, spec: UnitSpec, how: DrainSpec) -> None:
         if spec.service is None and how.in_flight is InFlight.CONNECTIONS:
@@ -259,7 +259,7 @@ class Drains:
         detail = f"{_counted(number, 'request')} in flight"
         if traffic.trailing:
             detail += f", {_counted(traffic.trailing, 'connection')} just answered"
-        return Load(number, quiet=traffic.quiet, detail=detail)
+        return Load(number, quiet=traffic.quiet, detail=detail, talking=traffic.trailing)
 
     # Words to the unit.
 

@@ -391,8 +391,8 @@ class Processes:
 
     def _by_group(self, pid: int) -> Process | None:
         """For a process that cleared its environment: it may have stayed in its unit's group or session."""
-        numbers = tree.groups_of(pid)
-        return next((item for item in self._by_unit.values() if item.pid in numbers), None)
+        groups = tree.groups_of(pid)
+        return next((item for item in self._by_unit.values() if item.pid in groups), None)
 
     def _members(self, process: Process) -> list[int]:
         if self._survey is None:
