@@ -113,8 +113,8 @@ class Operations:
             self._blocked.append(tracked)
         self._release()  # those that wait for what had ended already
 
-    def note(self, operations: Sequence[Operation]) -> None:
-        """Write them down before they are carried out at once."""
+    def note(self) -> None:
+        """Write down what was added, before it is carried out at once."""
         self._ledger.prune()
         self._ledger.save()
 
@@ -165,7 +165,7 @@ class Operations:
             elif isinstance(event, UndrainRequested | ReadinessRegained) and after.phase is Phase.RUNNING:
                 self._come_back(tracked, after)
             self._consider(tracked, after, before)
-        if self._blocked and (after.phase is not before.phase or isinstance(event, Prewarmed)):
+        if self._blocked and (after.phase is not before.phase or isinstance(event, Prewarmed | ReadinessRegained)):
             self._plan_release()
 
     def on_step(self, unit: str, name: str) -> None:

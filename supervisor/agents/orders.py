@@ -140,7 +140,7 @@ class Orders:
         if _is_late(command):
             return self._expired(names, "signal", command)
         operations = [self._add(name, "signal", command) for name in names]
-        self._operations.note(operations)
+        self._operations.note()
         for operation in operations:
             if self._processes.signal(operation.unit, number):
                 self._operations.done(operation, f"sent {signal_name(number)}")

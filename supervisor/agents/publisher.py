@@ -50,9 +50,13 @@ class Publisher:
         return self._warmups.weight(runner.spec.name, service.weight) if is_published(runner.unit) else 0
 
     def warming(self, name: str) -> str:
-        """How far a unit is from its full weight; "" if it is there, or not in traffic."""
+        """How far a unit is from its full weight; "" if it is there, or not to be in traffic."""
         runner = self._runners.by_name.get(name)
-        if runner is None or runner.spec.service is None or not is_published(runner.unit):
+        if runner is None or runner.spec.service is None:
+            return ""
+        if runner.unit.phase is Phase.RUNNING and not runner.unit.healthy and not runner.unit.drained:
+            return f"it does not serve: {runner.unit.reason}"
+        if not is_published(runner.unit):
             return ""
         return "" if self._warmups.is_full(name) else self._warmups.describe(name)
 

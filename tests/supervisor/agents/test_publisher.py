@@ -108,7 +108,11 @@ def test_what_is_out_of_traffic_has_no_weight_and_does_not_warm_up(tmp_path: Pat
             it.fleet.runners.post("cart:1", event)
             assert lost == ["cart:1"]
             assert it.publisher.weight(it.runner()) == 0
-            assert it.publisher.warming("cart:1") == it.publisher.words("cart:1") == ""
+            assert it.publisher.words("cart:1") == ""
+            # Whoever waits for its full weight waits for an ill unit, too, and not for one that is to stay out.
+            assert it.publisher.warming("cart:1") == (
+                "it does not serve: full" if isinstance(event, ReadinessLost) else ""
+            )
             it.publisher.change("cart:1")
             assert it.changed == []
 

@@ -347,7 +347,8 @@ def test_of_a_unit_that_is_not_configured_any_more_only_the_stop_comes_true(
 @pytest.mark.parametrize("verb", ["signal", "warm", "weight"])
 def test_what_may_have_been_done_at_once_is_not_done_again(tmp_path: Path, verb: str) -> None:
     def give(fleet: Fleet) -> None:
-        fleet.operations.note([fleet.operations.add("web", verb, Command())])
+        fleet.operations.add("web", verb, Command())
+        fleet.operations.note()
 
     give_and_die(tmp_path, [service("web")], give)
 
