@@ -1,8 +1,8 @@
 """The first thing that runs as `unitd`: arguments, the check of the installation, and then the daemon.
 
 The daemon lives on every host for months, so it imports only what it uses. asyncio imports `ssl`, which maps 4 MB
-of OpenSSL, whether or not anything is encrypted; nothing here is in this version, so the import is refused before
-asyncio asks for it, and asyncio does without (a documented use of `sys.modules`).
+of OpenSSL, whether or not anything is encrypted; so the import is refused before asyncio asks for it, and asyncio does
+without (a documented use of `sys.modules`). The first https probe imports it after all, see `host/tls.py`.
 """
 
 from __future__ import annotations
