@@ -161,7 +161,15 @@ class Parts:
         self.orders = Orders(
             self.runners, self.operations, self.processes, self.journal, self.maintenances, self.warmups
         )
-        self.applier = Applier(self.runners, self.orders, self.operations, self.attempts, self._reregister)
+        self.applier = Applier(
+            self.runners,
+            self.orders,
+            self.operations,
+            self.attempts,
+            self._reregister,
+            is_drained=lambda name: self.maintenances.of(name) is not None,
+            on_removed=self._forget,
+        )
         self.healer = Healer(self.runners, self.runners.post, _watch_folder)
         agents = Agents(
             self.heartbeats, self.restart_agents, self.drains, self.health, self.publisher, self.prewarms,
@@ -243,6 +251,12 @@ class Parts:
         runner = self.runners.by_name[name]
         self.health.changed(runner.spec)
         self.publisher.change(name)
+
+    def _forget(self, name: str) -> None:
+        """It is no unit any more: what people have ordered for it does not wait for another one of its name."""
+        self.maintenances.end(name)
+        self.warmups.forget(name)
+        self.prewarms.forget(name)
 
     async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
         return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok

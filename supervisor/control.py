@@ -148,8 +148,8 @@ class Control:
                 detail = f"the command {command.command_id} asked for something else before; use another id"
                 return _problem(422, "Unprocessable Content", detail)
         names = self.orders.select(pattern.split(","))
-        if command.command_id is None:  # one for all units that it touches, for whoever follows it
-            command = replace(command, command_id=uuid4().hex)
+        if command.command_id is None:  # one for all units that it touches, for whoever follows it; nobody repeats it
+            command, asked = replace(command, command_id=uuid4().hex), ""
         return _accepted(self.orders.give(verb, names, command, asked))
 
     async def remember(self, request: Request, parts: tuple[str, ...]) -> Response:

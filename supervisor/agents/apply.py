@@ -23,8 +23,16 @@ class Applier:
         operations: Operations,
         attempts: Mapping[str, int],
         reregister: Callable[[str], None],
+        *,
+        is_drained: Callable[[str], bool] = lambda name: False,
+        on_removed: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`attempts` are the generations that units which are not there now had when they were."""
+        """`attempts` are the generations that units which are not there now had when they were.
+
+        `is_drained` says whether a new unit is to stay out of traffic; `on_removed` is told of one that is no unit any
+        more.
+        """
+        self._is_drained, self._on_removed = is_drained, on_removed
         self._runners, self._orders, self._operations = runners, orders, operations
         self._attempts, self._reregister = dict(attempts), reregister
         self._leaving: set[str] = set()
@@ -90,7 +98,7 @@ class Applier:
                 self._leaving.discard(name)
                 self._runners.by_name[name].next_spec = specs[name]
             else:
-                self._runners.add(specs[name], self._attempts.get(name, 0))
+                self._runners.add(specs[name], self._attempts.get(name, 0), drained=self._is_drained(name))
         started = [name for name in names if specs[name].autostart]
         after = [operation.id for operation in stops if not operation.done]
         return self._orders.start(started, command, remember=False, after=after) if started else []
@@ -111,6 +119,7 @@ class Applier:
             self._leaving.discard(name)
             self._attempts[name] = runner.unit.attempt
             self._runners.remove(name)
+            self._on_removed(name)
 
 
 def _cannot_heal(runner: Runner) -> bool:

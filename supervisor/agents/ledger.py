@@ -18,7 +18,7 @@ from ..wire import Command, Operation, Step, to_json
 
 KEPT = 256  # finished operations that are kept whatever their age
 KEPT_SECONDS = 600.0  # and those beyond, so long: who asked may still be waiting for the answer
-REMEMBERED = 5000  # finished ones that are kept on disk, so that a command that comes again finds its answer
+REMEMBERED = 2000  # finished ones that somebody has named are kept, so that a command that comes again finds its answer
 
 
 class Tracked:

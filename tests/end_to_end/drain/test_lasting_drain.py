@@ -135,6 +135,23 @@ def test_a_changed_configuration_leaves_a_drained_unit_drained(host: Host) -> No
     assert not is_alive(pid) and host.entry("shop", "shop") is None
 
 
+def test_a_removed_unit_takes_its_drain_and_its_weight_with_it(host: Host) -> None:
+    port, _ = _start(host)
+    whole = worker(host, "shop", port, tables=DRAIN)
+    host.do("weight", "shop", weight=40)
+    host.do("drain", "shop")
+    host.configure("")
+    host.finish(apply(host))
+    assert host.units() == {}
+
+    host.configure(whole)
+    host.finish(apply(host))
+
+    status = host.unit("shop")
+    assert (status["state"], status["weight"], status["maintenance"]) == ("RUNNING", 100, None)
+    assert host.entry("shop", "shop")["weight"] == 100
+
+
 def test_a_stopped_unit_that_is_drained_comes_up_drained(host: Host) -> None:
     _start(host)
     host.do("stop", "shop")
