@@ -22,27 +22,30 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for typing's own, which would have to be imported
 if TYPE_CHECKING:
-    from .backend import Backend, Capability
+    from .backend import Backend, Capability, Inspection
     from .blocking import BlockingLease, BlockingRegistryClient
     from .client import HeldLease, RegistryClient, open_backend
-    from .errors import LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
+    from .errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
     from .lease import LeaseState
     from .model import Entry, Grant, LeaseKey, Snapshot
+    from .options import Secret, Tls
     from .selection import select
 
 __all__ = [
-    "Backend", "BlockingLease", "BlockingRegistryClient", "Capability", "Entry", "Grant", "HeldLease", "LeaseKey",
-    "LeaseLost", "LeaseState", "RegistryClient", "RegistryError", "RegistryRejected", "RegistryUnavailable",
-    "Snapshot", "Unsupported", "open_backend", "select",
+    "Backend", "BadOption", "BlockingLease", "BlockingRegistryClient", "Capability", "Entry", "Grant",
+    "HeldLease", "Inspection", "LeaseKey", "LeaseLost", "LeaseState", "RegistryClient", "RegistryError",
+    "RegistryRejected", "RegistryUnavailable", "Secret", "Snapshot", "Tls", "Unsupported", "open_backend",
+    "select",
 ]  # fmt: skip
 
 _MODULES = {
-    "backend": ("Backend", "Capability"),
+    "backend": ("Backend", "Capability", "Inspection"),
     "blocking": ("BlockingLease", "BlockingRegistryClient"),
     "client": ("HeldLease", "RegistryClient", "open_backend"),
-    "errors": ("LeaseLost", "RegistryError", "RegistryRejected", "RegistryUnavailable", "Unsupported"),
+    "errors": ("BadOption", "LeaseLost", "RegistryError", "RegistryRejected", "RegistryUnavailable", "Unsupported"),
     "lease": ("LeaseState",),
     "model": ("Entry", "Grant", "LeaseKey", "Snapshot"),
+    "options": ("Secret", "Tls"),
     "selection": ("select",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -7,11 +7,13 @@ connection that the call was on, so that nothing is sent any more, and raises Re
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from .errors import Unsupported
+from .errors import RegistryRejected, Unsupported
 from .model import Entry, Grant, LeaseKey, Snapshot
 
 ENTRY_POINT_GROUP = "unitd.registry_backends"
@@ -29,6 +31,17 @@ class Capability(Enum):
     WATCH = "watch"  # changes are pushed; without it, `watch` polls
     DEREGISTER = "deregister"  # entries can be deleted; without it, they can only expire
     STATUS = "status"  # readers see `status` and `weight` of the entry
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a registry tells of itself; None where it tells nothing."""
+
+    granted_ttl_seconds: float  # for the ttl that was asked about
+    version: str | None = None
+    clock: float | None = None  # its wall clock when it answered, unix seconds ...
+    clock_resolution_seconds: float = 0.0  # ... cut to multiples of this
+    warnings: tuple[str, ...] = ()  # what cannot work as configured, one sentence each
 
 
 class Backend(Protocol):
@@ -85,6 +98,9 @@ class Backend(Protocol):
         Raises RegistryRejected only before the first answer. Close it with contextlib.aclosing.
         """
 
+    async def inspect(self, ttl_seconds: float) -> Inspection:
+        """Ask the registry about itself, and what an entry of that ttl would really get. Changes nothing."""
+
     def removal_bound(self, ttl_seconds: float) -> float:
         """Seconds after the last renewal that could have counted within which the entry is gone.
 
@@ -100,3 +116,27 @@ def require(backend: Backend, *capabilities: Capability) -> None:
     missing = sorted(item.value for item in capabilities if item not in backend.capabilities)
     if missing:
         raise Unsupported(f"cannot use the registry backend {backend.name}: it lacks {', '.join(missing)}")
+
+
+def check_ttl(ttl_seconds: float) -> float:
+    """A ttl that can be asked for, as a float. Raises RegistryRejected (`bad_ttl`)."""
+    if type(ttl_seconds) not in (int, float) or not 0 < ttl_seconds < math.inf:
+        raise RegistryRejected(
+            f"cannot register with a ttl of {ttl_seconds!r}: it must be a number of seconds above 0",
+            code="bad_ttl",
+        )
+    return float(ttl_seconds)
+
+
+def granted_ttl(ttl_seconds: float) -> float:
+    """What the registry of this package keeps when that is asked for. Raises RegistryRejected (`bad_ttl`)."""
+    return min(max(check_ttl(ttl_seconds), MIN_TTL_SECONDS), MAX_TTL_SECONDS)
+
+
+def stale_generation(verb: str, key: LeaseKey, held_generation: int) -> RegistryRejected:
+    """The error of a call about a generation that is older than the one in the registry."""
+    return RegistryRejected(
+        f"cannot {verb} {key}: generation {held_generation} is registered, which is newer",
+        code="stale_generation",
+        held_generation=held_generation,
+    )

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from importlib import import_module
+from inspect import Parameter, signature
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import lease as leases
 from .backend import ENTRY_POINT_GROUP, Backend, Capability
-from .errors import LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
+from .entry_points import entry_points
+from .errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
 from .lease import Lease, LeaseState
 from .model import Entry, LeaseKey, Snapshot
 from .selection import select
@@ -35,24 +37,51 @@ _log = logging.getLogger("registry_client")
 
 
 def open_backend(name: str, **options: Any) -> Backend:
-    """The backend of that name, made with the options (`url`, `timeout_seconds`, ...).
+    """The backend of that name, made with the options (`url`, `timeout_seconds`, ...) but those that are None.
 
-    Names besides `embedded` and `http` come from the entry-point group `unitd.registry_backends`. Raises Unsupported.
+    Names besides `embedded` and `http` come from the entry-point group `unitd.registry_backends`. Raises Unsupported,
+    and for an option that the backend does not take, or not like this, BadOption.
     """
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        return cast(Backend, getattr(import_module(module), attribute)(**options))
-    from importlib.metadata import entry_points  # costs more than the rest of this package
+    given = {option: value for option, value in options.items() if value is not None}
+    factory = check_options(name, given)
+    return cast(Backend, factory(**given))
 
-    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+def check_options(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """What makes that backend, if it takes these options; nothing is made. Raises as `open_backend`.
+
+    A backend may have a class method `check_options(options)` that raises BadOption for values that it cannot use.
+    """
+    factory = _factory(name)
+    parameters = signature(factory).parameters.values()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        for option in options:
+            if option not in {parameter.name for parameter in parameters}:
+                raise BadOption(name, option, "this backend has no such option")
+        for parameter in parameters:
+            if parameter.default is Parameter.empty and parameter.name not in options:
+                raise BadOption(name, parameter.name, "missing: this backend needs it")
+    if (check := getattr(factory, "check_options", None)) is not None:
+        check(options)
+    return factory
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    if name in _BUILT_IN:  # these work without an installation, too
+        module, attribute = _BUILT_IN[name]
+        return cast(Callable[..., Any], getattr(import_module(module), attribute))
+    found = {point.name: point for point in entry_points(ENTRY_POINT_GROUP)}
     if name not in found:
         known = ", ".join(sorted({*_BUILT_IN, *found}))
         raise Unsupported(f"cannot use the registry backend {name}: no such backend is installed; known: {known}")
+    module, _, attributes = found[name].value.partition("[")[0].partition(":")
     try:
-        factory = found[name].load()
+        factory: Any = import_module(module.strip())
+        for attribute in attributes.strip().split("."):
+            factory = getattr(factory, attribute)
     except Exception as error:  # somebody else's module
         raise Unsupported(f"cannot use the registry backend {name}: it cannot be loaded ({error})") from error
-    return cast(Backend, factory(**options))
+    return cast(Callable[..., Any], factory)
 
 
 class HeldLease:

@@ -39,3 +39,11 @@ class LeaseLost(RegistryError):
 
 class Unsupported(RegistryError):
     """This backend cannot do that, now or later: configure another one. Raised at construction."""
+
+
+class BadOption(Unsupported):
+    """A backend cannot be made with this option: `option` names it (`url`, `token`, ...), `reason` is what is wrong."""
+
+    def __init__(self, backend: str, option: str, reason: str) -> None:
+        self.option, self.reason = option, reason
+        super().__init__(f"cannot use the registry backend {backend}: {option}: {reason}")

@@ -41,6 +41,9 @@ class LeaseKey:
     instance: str
     generation: int
 
+    def __str__(self) -> str:
+        return f"{self.instance} of {self.service} (generation {self.generation})"
+
     def to_json(self) -> dict[str, object]:
         """The key as plain values."""
         return {"service": self.service, "instance": self.instance, "generation": self.generation}

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from .backend import Inspection
 from .backends.embedded import EmbeddedBackend, EmbeddedRegistry
 from .errors import RegistryError, RegistryUnavailable
 from .model import Entry, Grant, LeaseKey, Snapshot
@@ -75,6 +76,11 @@ class FakeBackend(EmbeddedBackend):
         """See `Backend.list`."""
         await self._before("list", service)
         return await super().list(service)
+
+    async def inspect(self, ttl_seconds: float) -> Inspection:
+        """See `Backend.inspect`."""
+        await self._before("inspect", ttl_seconds)
+        return await super().inspect(ttl_seconds)
 
     def watch(
         self, service: str | None = None, since: int = 0, epoch: str | None = None

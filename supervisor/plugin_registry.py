@@ -1,19 +1,15 @@
 """Finds probe kinds by their entry points, and makes probes; only what is asked for is ever imported.
 
-Entry points are read from the files `entry_points.txt` that installers leave beside a distribution (their format:
-https://packaging.python.org/en/latest/specifications/entry-points/) and not by `importlib.metadata`, which would cost
-each daemon 3.5 MB for the sake of a few lines. Knows nothing of units.
+Knows nothing of units.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module, invalidate_caches
 from typing import Any
+
+from registry_client.entry_points import EntryPoint, entry_points
 
 from .errors import PluginError
 from .plugin_api import PROBES, OptionError, Probe, ProbeKind
@@ -21,19 +17,12 @@ from .plugin_api import PROBES, OptionError, Probe, ProbeKind
 MAX_REASON = 300  # characters of what a plugin says of itself
 
 
-@dataclass(frozen=True, slots=True)
-class _EntryPoint:
-    name: str
-    value: str  # "module:attribute"
-    distribution: str
-
-
 _kinds: dict[str, ProbeKind] = {}  # those that were loaded
 
 
 def probe_kinds() -> list[str]:
     """The names of all kinds that are installed, sorted. Nothing is imported."""
-    return sorted({entry.name for entry in _entry_points(PROBES)})
+    return sorted({entry.name for entry in entry_points(PROBES)})
 
 
 def probe_kind(name: str) -> ProbeKind:
@@ -60,8 +49,8 @@ def make_probe(name: str, options: Any) -> Probe:
         raise PluginError(name, _entry_point(name).distribution, f"it raised {_told(error)}") from error
 
 
-def _entry_point(name: str) -> _EntryPoint:
-    found = [entry for entry in _entry_points(PROBES) if entry.name == name]
+def _entry_point(name: str) -> EntryPoint:
+    found = [entry for entry in entry_points(PROBES) if entry.name == name]
     if not found:
         raise LookupError(f"no probe kind is called {name}")
     if len({entry.value for entry in found}) > 1:
@@ -73,7 +62,7 @@ def _entry_point(name: str) -> _EntryPoint:
 _VALUE = re.compile(r"([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\])?")
 
 
-def _load(entry: _EntryPoint) -> ProbeKind:
+def _load(entry: EntryPoint) -> ProbeKind:
     match = _VALUE.fullmatch(entry.value)
     if match is None:
         raise PluginError(entry.name, entry.distribution, f"its entry point {entry.value!r} is not module:class")
@@ -100,46 +89,3 @@ def printable(text: str) -> str:
     one_line = " ".join(text[: MAX_REASON * 4].split())
     safe = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in one_line)
     return safe if len(safe) <= MAX_REASON else safe[:MAX_REASON] + "..."
-
-
-# Entry points of what is installed.
-
-
-def _entry_points(group: str) -> Iterator[_EntryPoint]:
-    """Those of a group; of a distribution that is there twice, the one that imports would find."""
-    seen: set[str] = set()
-    for folder in sys.path:
-        for name, path in _distributions(folder or "."):
-            if name.lower() not in seen:
-                seen.add(name.lower())
-                yield from (_EntryPoint(key, value, name) for key, value in _section(path, group))
-
-
-_METADATA = re.compile(r"([A-Za-z0-9][A-Za-z0-9._]*)(?:-[^/]*)?\.(?:dist|egg)-info")
-
-
-def _distributions(folder: str) -> Iterator[tuple[str, str]]:
-    """(name, path of its entry points, which need not exist) of each distribution in a folder of sys.path."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:  # a zip file, or nothing: sys.path may name what is not there
-        return
-    for name in names:
-        if match := _METADATA.fullmatch(name):
-            yield match[1], os.path.join(folder, name, "entry_points.txt")
-
-
-def _section(path: str, group: str) -> Iterator[tuple[str, str]]:
-    """(name, value) of the lines of a group."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            rows = [row.strip() for row in file]
-    except OSError:  # most distributions have none
-        return
-    inside = False
-    for row in rows:
-        if row.startswith("["):
-            inside = row == f"[{group}]"
-        elif inside and row and row[0] not in "#;":
-            name, _, value = row.partition("=")
-            yield name.strip(), value.strip()

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from ..backend import LATENESS_SECONDS, MAX_TTL_SECONDS, MIN_TTL_SECONDS, Capability
+from ..backend import LATENESS_SECONDS, MIN_TTL_SECONDS, Capability, Inspection, granted_ttl, stale_generation
 from ..errors import LeaseLost, RegistryRejected, RegistryUnavailable
 from ..model import Entry, Grant, LeaseKey, Snapshot
 
@@ -79,7 +79,7 @@ class EmbeddedRegistry:
     def register(self, entry: Entry, ttl_seconds: float) -> Grant:
         """See `Backend.register`. The ttl is kept within MIN_TTL_SECONDS and MAX_TTL_SECONDS."""
         self._begin("register", entry.key)
-        ttl = _granted(ttl_seconds)
+        ttl = granted_ttl(ttl_seconds)
         record = self._find(entry.service, entry.instance)
         if record is None:
             record = self._add(entry, ttl)
@@ -109,7 +109,7 @@ class EmbeddedRegistry:
         if record is not None:
             _refuse_older("update", entry.key, record.entry)
         if record is None or record.entry.generation != entry.generation:
-            raise LeaseLost(f"cannot update {_named(entry.key)}: it is not registered")
+            raise LeaseLost(f"cannot update {entry.key}: it is not registered")
         self._replace(record, entry)
 
     def deregister(self, key: LeaseKey) -> bool:
@@ -196,7 +196,7 @@ class EmbeddedRegistry:
 
     def _begin(self, verb: str, key: LeaseKey | None) -> None:
         if self._closed:
-            thing = "entries" if key is None else _named(key)
+            thing = "entries" if key is None else str(key)
             raise RegistryRejected(f"cannot {verb} {thing}: the registry is closed", code="closed")
         self._expire()
 
@@ -208,7 +208,7 @@ class EmbeddedRegistry:
     def _add(self, entry: Entry, ttl: float) -> _Record:
         if self._count >= self._max_entries:
             raise RegistryUnavailable(
-                f"cannot register {_named(entry.key)}: the registry is full ({self._max_entries} entries)"
+                f"cannot register {entry.key}: the registry is full ({self._max_entries} entries)"
             )
         record = _Record(entry, ttl, math.inf)
         self._services.setdefault(entry.service, {})[entry.instance] = record
@@ -333,6 +333,11 @@ class EmbeddedBackend:
             since, epoch = snapshot.revision, snapshot.epoch
             yield snapshot
 
+    async def inspect(self, ttl_seconds: float) -> Inspection:
+        """See `Backend.inspect`."""
+        self._open()
+        return Inspection(granted_ttl(ttl_seconds), clock=time.time())
+
     def removal_bound(self, ttl_seconds: float) -> float:
         """See `Backend.removal_bound`."""
         return max(ttl_seconds, MIN_TTL_SECONDS) + LATENESS_SECONDS
@@ -351,26 +356,9 @@ class EmbeddedBackend:
         return self._registry
 
 
-def _granted(ttl_seconds: float) -> float:
-    if type(ttl_seconds) not in (int, float) or not 0 < ttl_seconds < math.inf:
-        raise RegistryRejected(
-            f"cannot register with a ttl of {ttl_seconds!r}: it must be a number of seconds above 0",
-            code="bad_ttl",
-        )
-    return float(min(max(ttl_seconds, MIN_TTL_SECONDS), MAX_TTL_SECONDS))
-
-
 def _refuse_older(verb: str, key: LeaseKey, held: Entry) -> None:
     if held.generation > key.generation:
-        raise RegistryRejected(
-            f"cannot {verb} {_named(key)}: generation {held.generation} is registered, which is newer",
-            code="stale_generation",
-            held_generation=held.generation,
-        )
-
-
-def _named(key: LeaseKey) -> str:
-    return f"{key.instance} of {key.service} (generation {key.generation})"
+        raise stale_generation(verb, key, held.generation)
 
 
 def _release(waiting: set[asyncio.Future[None]] | tuple[()]) -> None:

@@ -12,13 +12,14 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..backend import LATENESS_SECONDS, MIN_TTL_SECONDS, Capability
+from ..backend import LATENESS_SECONDS, MIN_TTL_SECONDS, Capability, Inspection, granted_ttl
 from ..errors import LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
 from ..model import Entry, Grant, LeaseKey, Snapshot
+from ..options import Secret, Tls
 from .connection import HttpAddress, HttpConnection
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -33,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class HttpBackend:
-    """The Backend over `http://host[:port][/prefix]` or `unix:///path/of.sock`. Raises Unsupported for other urls."""
+    """The Backend over `http[s]://host[:port][/prefix]` or `unix:///path/of.sock`. Raises BadOption for other urls."""
 
     name = "http"
     capabilities = frozenset(Capability)
@@ -42,6 +43,8 @@ class HttpBackend:
         self,
         url: str,
         *,
+        token: str | Secret | None = None,
+        tls: Tls | None = None,
         timeout_seconds: float = 2.0,
         watch_wait_seconds: float = 30.0,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
@@ -49,7 +52,8 @@ class HttpBackend:
         if not timeout_seconds > 0 or not watch_wait_seconds > 0:
             raise Unsupported("cannot use the http backend: its timeouts must be above 0")
         self.timeout_seconds, self._watch_wait_seconds = timeout_seconds, watch_wait_seconds
-        self._address, self._max_answer_bytes = HttpAddress.parse(url), max_answer_bytes
+        self._address, self._max_answer_bytes = HttpAddress.parse_all("http", url), max_answer_bytes
+        self._token, self._tls = Secret.of(token), tls
         self._connections: set[HttpConnection] = set()
         self._renewals, self._calls = self._new_connection(), self._new_connection()
         self._closed = asyncio.Event()
@@ -123,7 +127,7 @@ class HttpBackend:
                     failures = await self._after_failure(error, answered, failures)
                     continue
                 if failures:
-                    _log.info("the watch of %s goes on", self._address.url)
+                    _log.info("the watch of %s goes on", connection.address.url)
                 failures, answered = 0, True
                 pause = _COALESCE_SECONDS
                 if _is_newer(snapshot, since, epoch):
@@ -135,6 +139,17 @@ class HttpBackend:
         finally:
             connection.close()
             self._connections.discard(connection)
+
+    async def inspect(self, ttl_seconds: float) -> Inspection:
+        """See `Backend.inspect`."""
+        verb, granted = "inspect the registry", granted_ttl(ttl_seconds)
+        self._check_open(verb)
+        answer = await self._calls.request(verb, "GET", _path("unitd", "-"), None, self.timeout_seconds)
+        if answer.status != 200:
+            error = _failure(verb, answer.status, answer.body)
+            if not isinstance(error, RegistryRejected) or error.code != "no_such_entry":
+                raise error
+        return Inspection(granted, clock=answer.date, clock_resolution_seconds=1.0)
 
     def removal_bound(self, ttl_seconds: float) -> float:
         """See `Backend.removal_bound`."""
@@ -150,9 +165,14 @@ class HttpBackend:
     # -- requests ------------------------------------------------------------------------------------------------
 
     def _new_connection(self) -> HttpConnection:
-        connection = HttpConnection(self._address, max_answer_bytes=self._max_answer_bytes)
+        connection = HttpConnection(
+            self._address, max_answer_bytes=self._max_answer_bytes, headers=self._headers, tls=self._tls
+        )
         self._connections.add(connection)
         return connection
+
+    def _headers(self) -> Iterable[tuple[str, str]]:
+        return () if self._token is None else (("Authorization", f"Bearer {self._token.read()}"),)
 
     def _check_open(self, verb: str) -> None:
         if self._closed.is_set():
@@ -170,10 +190,10 @@ class HttpBackend:
         self._check_open(verb)
         body = None if value is None else _encode(value)
         limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        status, answer = await connection.request(verb, method, path, body, limit)
-        if not 200 <= status < 300:
-            raise _failure(verb, status, answer)
-        return _decode(verb, answer)
+        answer = await connection.request(verb, method, path, body, limit)
+        if not 200 <= answer.status < 300:
+            raise _failure(verb, answer.status, answer.body)
+        return _decode(verb, answer.body)
 
     async def _snapshot(
         self, connection: HttpConnection, service: str | None, query: dict[str, str], timeout_seconds: float

@@ -539,7 +539,7 @@ async def test_leaving_a_watch_closes_its_connection() -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("https://registry:9301", "TLS is not supported"),
+        ("http://registry,https://other", "all of its urls"),
         ("ftp://registry", "must be like"),
         ("registry:9301", "must be like"),
         ("http://", "must be like"),
