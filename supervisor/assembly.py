@@ -10,9 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from registry_client.backend import Backend
-from registry_client.backends.embedded import EmbeddedBackend, EmbeddedRegistry
-from registry_client.client import open_backend
+from registry_client.backends.embedded import EmbeddedRegistry
 from registry_client.model import Entry
 
 from .agents.apply import Applier
@@ -30,9 +28,11 @@ from .agents.prewarm import Prewarms
 from .agents.publisher import Publisher, is_published
 from .agents.record import Recorder
 from .agents.recovery import Recovery
+from .agents.registries import Registries, Registry
 from .agents.restart import RestartAgents
 from .agents.view import Agents, View, summary
 from .agents.warmup import Warmups
+from .backends import open_registry
 from .core import events
 from .core.lifecycle import state_word
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
@@ -68,7 +68,7 @@ _AWAY = (Phase.EXPIRING, Phase.SETTLING, Phase.DRAINING)
 class Parts:
     """Everything that belongs to one running unitd, but its API and its signals."""
 
-    def __init__(self, spec: DaemonSpec) -> None:
+    def __init__(self, path: str, spec: DaemonSpec) -> None:
         """Raises ConfigError and OSError. Needs a running loop."""
         self.spec = spec
         nofile, environment = raise_open_files(), units_environment()
@@ -94,7 +94,7 @@ class Parts:
         )
         self.commands = Commands(self.processes.left_alone, environment=environment, nofile=nofile, state_id=state_id)
         self._build_health()
-        self._build_registry()
+        self._build_registries(path)
         self._build_traffic()
         self._build_orders(state_id)
 
@@ -118,26 +118,26 @@ class Parts:
             on_wavering=self._on_wavering,
         )
 
-    def _build_registry(self) -> None:
-        self.registry = EmbeddedRegistry() if self.spec.registry_backend == "embedded" else None
-        self.backend = self._open_backend()
-        self.heartbeats = Heartbeats(
-            self.backend,
-            self._on_registered,
-            vouch=self._vouch,
-            on_doubt=self.health.doubt,
-            before_register=self._before_register,
-        )
+    def _build_registries(self, path: str) -> None:
+        specs = self.spec.registries
+        self.registry = EmbeddedRegistry() if any(spec.backend == "embedded" for spec in specs) else None
+        self.registries = Registries(self._on_registered, self._before_register)
+        for spec in specs:
+            ttl = spec.ttl_seconds or self.spec.registry_ttl_seconds
+            backend, several = open_registry(path, spec, ttl, self.registry), len(specs) > 1
+            heartbeats = Heartbeats(
+                backend,
+                partial(self.registries.confirmed, spec.name),
+                vouch=self._vouch,
+                on_doubt=self.health.doubt,
+                name=spec.name if several else "",
+            )
+            own_ttl = None if spec is specs[0] else spec.ttl_seconds  # a service's own says more than the main one
+            self.registries.add(Registry(spec.name, backend, heartbeats, own_ttl, spec.url or "", several))
 
     def _before_register(self, name: str, entry: Entry, ttl_seconds: float) -> None:
         if name != NODE:  # nothing that is started again has to wait for the end of the daemon's own entry
             self.recorder.entry(name, entry, ttl_seconds)
-
-    def _open_backend(self) -> Backend:
-        timeout = self.spec.registry_ttl_seconds / 6
-        if self.registry is not None:
-            return EmbeddedBackend(self.registry, timeout_seconds=timeout)
-        return open_backend(self.spec.registry_backend, url=self.spec.registry_url, timeout_seconds=timeout)
 
     def _build_traffic(self) -> None:
         self.drains = Drains(
@@ -154,8 +154,8 @@ class Parts:
     def _build_orders(self, state_id: str) -> None:
         self.ledger = Ledger(self.journal, state_id)
         self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming)
-        self.restart_agents = RestartAgents(self.backend, self.heartbeats, self.runners.post, self.operations.on_step)
-        self.publisher = Publisher(self.spec.node, self.runners, self.heartbeats, self.warmups, self.restart_agents)
+        self.restart_agents = RestartAgents(self.registries, self.runners.post, self.operations.on_step)
+        self.publisher = Publisher(self.spec.node, self.runners, self.registries, self.warmups, self.restart_agents)
         self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
         self.runners.observe(self._on_change)
         self.orders = Orders(
@@ -172,7 +172,7 @@ class Parts:
         )
         self.healer = Healer(self.runners, self.runners.post, _watch_folder)
         agents = Agents(
-            self.heartbeats, self.restart_agents, self.drains, self.health, self.publisher, self.prewarms,
+            self.registries, self.restart_agents, self.drains, self.health, self.publisher, self.prewarms,
             self.maintenances,
         )  # fmt: skip
         self.view = View(self.runners, self.operations, lambda: agents)
@@ -199,12 +199,15 @@ class Parts:
     def start_units(self, units: dict[str, UnitSpec]) -> None:
         """Take up what an earlier daemon has left, and start what is to be up."""
         recovery = Recovery(
-            self.journal, self.runners, self.processes, self.recorder, self.maintenances, self.heartbeats,
+            self.journal, self.runners, self.processes, self.recorder, self.maintenances, self.registries,
             self.restart_agents,
         )  # fmt: skip
-        recovery.add_units(units, self.attempts, registry_forgot=self.registry is not None)
+        recovery.add_units(
+            units, self.attempts, registry_forgot=all(spec.backend == "embedded" for spec in self.spec.registries)
+        )
         self._restore_weights()
         self.applier.leave(recovery.removed)
+        self.registries.inspect(self.spec.registry_ttl_seconds)
         recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
         self.maintenances.watch()
 
@@ -223,7 +226,7 @@ class Parts:
         life = self.attempts.get(NODE, 0) + 1
         self.journal.record_attempts([(NODE, life)])
         entry = node_entry(self.spec.node, host, port, life, iso())
-        self.heartbeats.publish(NODE, entry, self.spec.registry_ttl_seconds)
+        self.registries.publish(NODE, entry, self.spec.registry_ttl_seconds)
 
     # What joins the parts.
 
@@ -344,14 +347,13 @@ class Parts:
         """The registry's and the units' ends come first: whoever reads entries over HTTP must see them go."""
         self.healer.close()
         self.maintenances.close()
-        if self.heartbeats.entry(NODE) is not None:
-            await self.heartbeats.withdraw(NODE, deregister=True)
+        if self.registries.entry(NODE) is not None:
+            await self.registries.withdraw(NODE, deregister=True)
         await self.health.close()
         await self.prewarms.close()
         await self.drains.close()
         await self.restart_agents.close()
-        await self.heartbeats.close()
-        await self.backend.close()
+        await self.registries.close()
         await close_api()
         self.warmups.close()
         self.commands.close()

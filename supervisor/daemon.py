@@ -37,9 +37,8 @@ CLOSE_GRACE_SECONDS = 2.0
 KILL_SECONDS = 2.0  # for what was killed in a hurry; a process that is stuck in the kernel is left
 
 
-def run(path: str) -> None:
-    """Run the daemon on a configuration file until it is stopped. Raises ConfigError and OSError."""
-    config = load(path)
+def run(path: str, config: Config) -> None:
+    """Run the daemon on the configuration of a file until it is stopped. Raises ConfigError and OSError."""
     _log_to_stderr(config.daemon.log_level)
     keep_descriptors_private()
     default_signals()
@@ -67,7 +66,7 @@ class Daemon:
     async def serve(self) -> None:
         """Start, run, and shut down."""
         self._finished = asyncio.Event()
-        self._parts = Parts(self._config.daemon)
+        self._parts = Parts(self._path, self._config.daemon)
         self._parts.runners.observe(self._on_change)
         server = HttpServer(self._make_control().handle, max_body_bytes=MAX_BODY_BYTES)
         try:

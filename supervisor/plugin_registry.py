@@ -1,4 +1,4 @@
-"""Finds probe kinds by their entry points, and makes probes; only what is asked for is ever imported.
+"""Finds plugins by their entry points, and makes probes; only what is asked for is ever imported.
 
 Knows nothing of units.
 """
@@ -14,6 +14,7 @@ from registry_client.entry_points import EntryPoint, entry_points
 from .errors import PluginError
 from .plugin_api import PROBES, OptionError, Probe, ProbeKind
 
+REGISTRY_BACKENDS = "unitd.registry_backends"  # registry_client loads them
 MAX_REASON = 300  # characters of what a plugin says of itself
 
 
@@ -23,6 +24,11 @@ _kinds: dict[str, ProbeKind] = {}  # those that were loaded
 def probe_kinds() -> list[str]:
     """The names of all kinds that are installed, sorted. Nothing is imported."""
     return sorted({entry.name for entry in entry_points(PROBES)})
+
+
+def registry_backends() -> list[str]:
+    """The names of all registry backends that are installed, sorted. Nothing is imported."""
+    return sorted({"embedded", "http", *(entry.name for entry in entry_points(REGISTRY_BACKENDS))})
 
 
 def probe_kind(name: str) -> ProbeKind:

@@ -24,6 +24,7 @@ class LeaseStatus:
     state: str  # held | suspended | absent | lost
     ttl_seconds: float
     renewed_seconds_ago: float | None
+    registry: str | None = None  # where the host has several; None: the one that is worst off
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class UnitStatus:
     warmup: str | None = None  # how its weight grows, in words; None: it does not
     probes: list[ProbeStatus] = field(default_factory=list)
     maintenance: MaintenanceStatus | None = None
+    leases: list[LeaseStatus] = field(default_factory=list)  # by registry, where there are several
 
 
 @dataclass(slots=True)

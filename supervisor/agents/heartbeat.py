@@ -5,7 +5,9 @@ process that can be vouched for: this very one, with its own port. Beats that ar
 one call. A registry that is away never stops a unit: the beats are tried again.
 
 `withdraw` fences first: no call that could prolong the entry is under way or will be made when the waiting for its
-removal begins.
+removal begins. Every registration prolongs, so one that only brings other values (a weight) obeys the same gate.
+
+A registry that has lost many entries of the host gets them back one after the other, not all at once.
 """
 
 from __future__ import annotations
@@ -28,17 +30,20 @@ from ..host.clock import chance, monotonic
 log = logging.getLogger("unitd.heartbeat")
 
 TOGETHER = 0.05  # share of the ttl: beats due within it travel with the first one
+REGISTRATIONS_PER_SECOND = 50.0  # of one host, of entries that its registry has lost
 RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
 
 
 class Agent:
     """The heartbeat of one entry."""
 
-    __slots__ = ("announced", "calls", "due_at", "entry", "fenced", "lease", "trouble")
+    __slots__ = ("announced", "asked_ttl", "calls", "changed", "due_at", "entry", "fenced", "lease", "trouble")
 
     def __init__(self, entry: Entry, ttl_seconds: float) -> None:
         self.entry = entry
+        self.asked_ttl = ttl_seconds
         self.lease = Lease(ttl_seconds)
+        self.changed = False  # its values have not been sent yet
         self.due_at = -math.inf
         self.fenced = False
         self.announced = False  # that it leaves: the registry may still hold that word when the unit goes on
@@ -51,8 +56,21 @@ class Agent:
         return LeaseKey(self.entry.service, self.entry.instance, self.entry.generation)
 
 
+class Herd:
+    """Spreads calls that many agents want to make at the same moment: so many per second, in an order by chance."""
+
+    def __init__(self, per_second: float = REGISTRATIONS_PER_SECOND) -> None:
+        self._gap = 1.0 / per_second
+        self._last = -math.inf
+
+    def slot(self, now: float) -> float:
+        """When the next of them may be made."""
+        self._last = max(self._last, now) + self._gap * (1.0 + 0.5 * chance())
+        return self._last
+
+
 class Heartbeats:
-    """All heartbeat agents of the host, on one backend. Agents are named by their unit."""
+    """All heartbeat agents of the host in one registry. Agents are named by their unit."""
 
     def __init__(
         self,
@@ -61,14 +79,18 @@ class Heartbeats:
         *,
         vouch: Callable[[str], str] = lambda unit: "",
         on_doubt: Callable[[str, str], None] = lambda unit, reason: None,
-        before_register: Callable[[str, Entry, float], None] = lambda unit, entry, ttl_seconds: None,
+        name: str = "",
     ) -> None:
-        """`on_confirmed` is told when an entry was registered, `before_register` before it may be there.
+        """`on_confirmed` is told when an entry was registered.
 
         `vouch` says why a unit's entry must not be renewed now ("": it may be); `on_doubt` is told what it said.
+        `name` is the registry's, where a host has several.
         """
+        self._name = f"registry {name}: " if name else ""
+        self._herd = Herd()
+        self._granted: dict[float, float] = {}  # ttl that was asked for -> that was granted
         self._backend, self._on_confirmed = backend, on_confirmed
-        self._vouch, self._on_doubt, self._before_register = vouch, on_doubt, before_register
+        self._vouch, self._on_doubt = vouch, on_doubt
         self._loop = asyncio.get_running_loop()
         self._agents: dict[str, Agent] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -81,8 +103,8 @@ class Heartbeats:
         if agent is None or agent.entry.generation != entry.generation:
             agent = self._agents[unit] = Agent(entry, ttl_seconds)
         agent.entry, agent.fenced = entry, False
-        agent.lease = replace(leases.resumed(agent.lease), ttl_seconds=ttl_seconds)
-        self._before_register(unit, entry, ttl_seconds)
+        agent.lease = leases.resumed(agent.lease)
+        self._ask(agent, ttl_seconds)
         self._register(unit, agent)
 
     def adopt(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
@@ -95,10 +117,22 @@ class Heartbeats:
     def change(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
         """Other values for an entry that is kept: they are in the registry with the next answer."""
         agent = self._agents.get(unit)
-        if agent is not None and not agent.fenced:
-            agent.entry = entry
-            agent.lease = replace(agent.lease, ttl_seconds=ttl_seconds)
+        if agent is None or agent.fenced:
+            return
+        agent.entry, agent.changed = entry, True
+        self._ask(agent, ttl_seconds)
+        if doubt := self._vouch(unit):
+            self._withhold(unit, agent, doubt)
+            self._plan_timer()
+        elif not agent.lease.lost:  # else it has its turn, with these values
             self._register(unit, agent)
+
+    def _ask(self, agent: Agent, ttl_seconds: float) -> None:
+        """Another ttl counts from its registration on; until that is answered, either may be the one that is kept."""
+        if agent.asked_ttl != ttl_seconds:
+            agent.asked_ttl = ttl_seconds
+            longer = max(agent.lease.ttl_seconds, self._granted.get(ttl_seconds, ttl_seconds))
+            agent.lease = replace(agent.lease, ttl_seconds=longer)
 
     async def withdraw(self, unit: str, *, deregister: bool) -> Lease:
         """Stop beating, and say or do in the registry what it allows; the lease tells how long the entry can live.
@@ -119,7 +153,7 @@ class Heartbeats:
         except (LeaseLost, RegistryRejected):
             agent.lease = leases.removed(agent.lease)  # not there, or a newer one is
         except RegistryError as error:
-            log.warning("%s: cannot announce that it leaves: %s", unit, error)
+            log.warning("%s: %scannot announce that it leaves: %s", unit, self._name, error)
         except Exception:
             log.exception("%s: cannot announce that it leaves: the registry backend failed", unit)
         return agent.lease
@@ -183,9 +217,10 @@ class Heartbeats:
         task.add_done_callback(done)
 
     async def _register_now(self, unit: str, agent: Agent) -> None:
-        sent_at = monotonic()
+        sent_at, asked = monotonic(), agent.asked_ttl
+        agent.changed = False
         try:
-            grant = await self._backend.register(agent.entry, agent.lease.ttl_seconds)
+            grant = await self._backend.register(agent.entry, asked)
         except RegistryRejected as error:
             agent.lease = leases.refused(agent.lease, sent_at)
             self._report(unit, agent, f"not registered: {error}")
@@ -194,8 +229,16 @@ class Heartbeats:
         else:
             agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), grant.ttl_seconds)
             agent.trouble = ""
+            self._note_grant(asked, grant.ttl_seconds)
             if not agent.fenced:
                 self._on_confirmed(unit)
+
+    def _note_grant(self, asked: float, granted: float) -> None:
+        """Said once for each ttl, not for each unit."""
+        if self._granted.get(asked) != granted:
+            self._granted[asked] = granted
+            if abs(granted - asked) > 0.01:
+                log.warning("%sgrants a ttl of %g s where %g s were asked for", self._name, granted, asked)
 
     async def _renew(self, agents: dict[str, Agent]) -> None:
         sent_at = monotonic()
@@ -207,7 +250,7 @@ class Heartbeats:
             return
         for unit, agent in agents.items():
             if agent.key in lost:
-                log.warning("%s: the registry has lost its entry; registering again", unit)
+                log.warning("%s: %sthe registry has lost its entry; registering again", unit, self._name)
                 agent.lease = leases.refused(agent.lease, sent_at)
             else:
                 agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), agent.lease.ttl_seconds)
@@ -222,8 +265,8 @@ class Heartbeats:
 
     def _report(self, unit: str, agent: Agent, trouble: str) -> None:
         if not agent.trouble:
-            log.warning("%s: %s; tried again", unit, trouble)
-        agent.trouble = trouble
+            log.warning("%s: %s%s; tried again", unit, self._name, trouble)
+        agent.trouble = f"{self._name}{trouble}"
 
     def _withhold(self, unit: str, agent: Agent, doubt: str) -> None:
         """No beat for what cannot be vouched for; it is looked at again when the next one would be due."""
@@ -236,7 +279,10 @@ class Heartbeats:
         if agent.fenced or agent.calls:
             agent.due_at = math.inf
         elif agent.trouble:
-            agent.due_at = monotonic() + agent.lease.ttl_seconds * RETRY * (0.5 + chance())
+            retry_at = monotonic() + agent.lease.ttl_seconds * RETRY * (0.5 + chance())
+            agent.due_at = self._herd.slot(retry_at) if agent.lease.lost else retry_at
+        elif agent.lease.lost:
+            agent.due_at = self._herd.slot(monotonic())
         else:
             agent.due_at = leases.next_beat_at(agent.lease, 2 * chance() - 1)
 
@@ -261,11 +307,13 @@ class Heartbeats:
         now = monotonic()
         renewals: dict[str, Agent] = {}
         for unit, agent in list(self._agents.items()):
-            if agent.fenced or agent.due_at > now + agent.lease.ttl_seconds * TOGETHER:
+            registers = agent.lease.lost or agent.lease.sent_at is None or agent.announced or agent.changed
+            early = 0.0 if registers else agent.lease.ttl_seconds * TOGETHER
+            if agent.fenced or agent.due_at > now + early:
                 continue
             if doubt := self._vouch(unit):
                 self._withhold(unit, agent, doubt)
-            elif agent.lease.lost or agent.lease.sent_at is None or agent.announced:
+            elif registers:
                 agent.announced = False  # that word may have been on its way, and come after the last registration
                 self._register(unit, agent)
             else:

@@ -9,7 +9,7 @@ from ..core.model import Phase, Unit
 from ..host.clock import iso
 from ..host.runner import Runner, Runners
 from .entry import unit_entry
-from .heartbeat import Heartbeats
+from .registries import Registries
 from .restart import RestartAgents
 from .warmup import Warmups
 
@@ -18,9 +18,9 @@ class Publisher:
     """Keeps entries and weights in step with the units."""
 
     def __init__(
-        self, node: str, runners: Runners, heartbeats: Heartbeats, warmups: Warmups, restart_agents: RestartAgents
+        self, node: str, runners: Runners, registries: Registries, warmups: Warmups, restart_agents: RestartAgents
     ) -> None:
-        self._node, self._runners, self._heartbeats = node, runners, heartbeats
+        self._node, self._runners, self._registries = node, runners, registries
         self._warmups, self._restart_agents = warmups, restart_agents
 
     def publish(self, runner: Runner) -> None:
@@ -29,13 +29,13 @@ class Publisher:
         assert spec.service is not None
         self._restart_agents.call_off(spec.name)
         self._warmups.begin(spec, runner.unit.attempt)
-        self._heartbeats.publish(spec.name, self._entry(runner), spec.service.ttl_seconds)
+        self._registries.publish(spec.name, self._entry(runner), spec.service.ttl_seconds)
 
     def change(self, name: str) -> None:
         """The weight has changed, or something else that only the entry holds."""
         runner = self._runners.by_name.get(name)
         if runner is not None and is_published(runner.unit) and runner.spec.service is not None:
-            self._heartbeats.change(name, self._entry(runner), runner.spec.service.ttl_seconds)
+            self._registries.change(name, self._entry(runner), runner.spec.service.ttl_seconds)
 
     def on_change(self, runner: Runner, before: Unit, event: Event) -> None:
         """A unit that is out of traffic does not warm up."""

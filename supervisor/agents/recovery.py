@@ -29,12 +29,12 @@ from ..host.clock import monotonic, wall
 from ..host.journal import Journal
 from ..host.process import Processes
 from ..host.runner import Runners
-from .heartbeat import Heartbeats
 from .ledger import Ledger, Tracked
 from .maintenance import Maintenances
 from .operations import Operations
 from .orders import Orders
 from .record import Recorder
+from .registries import Registries
 from .restart import RestartAgents
 
 log = logging.getLogger("unitd.recovery")
@@ -64,11 +64,11 @@ class Recovery:
         processes: Processes,
         recorder: Recorder,
         maintenances: Maintenances,
-        heartbeats: Heartbeats,
+        registries: Registries,
         restart_agents: RestartAgents,
     ) -> None:
         self._journal, self._runners, self._processes, self._recorder = journal, runners, processes, recorder
-        self._maintenances, self._heartbeats, self._restart_agents = maintenances, heartbeats, restart_agents
+        self._maintenances, self._registries, self._restart_agents = maintenances, registries, restart_agents
         self._alive: set[str] = set()  # units that were taken over with their processes
         self.removed: list[str] = []  # units that are not in the configuration any more, and still live
 
@@ -93,7 +93,7 @@ class Recovery:
             if name not in self._runners.by_name:
                 self._add_removed(name, entry.generation)
             self._recorder.adopted(name, process=name in trees, entry=True)
-            self._heartbeats.adopt(name, entry, ttl_seconds)
+            self._registries.adopt(name, entry, ttl_seconds)
             self._restart_agents.adopt(name)
 
     def _entries(self) -> dict[str, tuple[Entry, float]]:
@@ -158,7 +158,7 @@ class Recovery:
         runner = self._runners.by_name[name]
         if name in self._alive:
             self._runners.post(name, RestartRequested() if up else StopRequested())
-        elif self._heartbeats.entry(name) is not None:
+        elif self._registries.entry(name) is not None:
             self._wait_for_entry(name, up=up)
         elif up and not ordered:
             self._runners.post(name, StartRequested(orders.waits_for(runner.spec)))

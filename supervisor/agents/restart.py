@@ -3,6 +3,9 @@
 The waiting is sleep *and* look: past the ttl, then reading the entry back until it is not there. "Not there" is said by
 a strongly consistent read alone; an error is no answer. What follows (settle, drain, terminate, spawn) is the
 lifecycle's.
+
+A registry may still say "there" after the time within which it promised to remove the entry: its ttl began anew with a
+new leader, or the entry has lost its ttl. The entry is deleted then (only this generation's), and looked for again.
 """
 
 from __future__ import annotations
@@ -12,21 +15,25 @@ import logging
 from collections.abc import Callable
 
 from registry_client import lease as leases
-from registry_client.backend import Backend
 from registry_client.errors import RegistryError
 from registry_client.lease import Lease
+from registry_client.model import LeaseKey
 
 from ..core.events import Gone, Unconfirmed
 from ..core.model import Removal, UnitSpec
 from ..host.clock import monotonic
 from ..host.process import Post
-from .heartbeat import Heartbeats
+from .registries import Registries, Registry
 
 log = logging.getLogger("unitd.restart")
 
 FIRST_LOOK_SECONDS = 0.02  # after the entry should be gone; then longer and longer
 LAST_LOOK_SECONDS = 1.0
+UNREACHABLE_SECONDS = 5.0  # without any answer, so that the election of a leader is no reason to give up
 MARGIN_SECONDS = 2.0  # beyond the bound within which the registry promises to remove an entry
+
+
+_STILL_THERE = "the registry still lists the entry, although its ttl is over"
 
 
 class Waiting:
@@ -44,12 +51,10 @@ class Waiting:
 class RestartAgents:
     """All restart agents of the host. A unit has at most one withdrawal under way."""
 
-    def __init__(
-        self, backend: Backend, heartbeats: Heartbeats, post: Post, on_step: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, registries: Registries, post: Post, on_step: Callable[[str, str], None]) -> None:
         """`on_step` is told (unit, "gone") when the withdrawal is done and the waiting begins."""
         self._recovered: set[str] = set()  # units whose entry an earlier daemon has left
-        self._backend, self._heartbeats, self._post, self._on_step = backend, heartbeats, post, on_step
+        self._registries, self._post, self._on_step = registries, post, on_step
         self._waiting: dict[str, Waiting] = {}
 
     def take_out(self, spec: UnitSpec, attempt: int, withdrawal: int) -> None:
@@ -85,53 +90,98 @@ class RestartAgents:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_out(self, waiting: Waiting, spec: UnitSpec, attempt: int, withdrawal: int) -> None:
-        entry = self._heartbeats.entry(spec.name)
+        entry = self._registries.entry(spec.name)
         if entry is None:  # it could not even be tried to register it
             self._waiting.pop(spec.name, None)
             self._post(spec.name, Gone(attempt, withdrawal))
             return
         deregister = spec.restart.removal is Removal.DEREGISTER
-        lease = await self._heartbeats.withdraw(spec.name, deregister=deregister)
+        known = await self._registries.withdraw(spec.name, deregister=deregister)
         waiting.what = "waiting for the registry entry to go"
-        waiting.expected_at = leases.expires_at(lease) or monotonic()
+        now = monotonic()
+        waiting.expected_at = max(leases.expires_at(lease) or now for lease in known.values())
         self._on_step(spec.name, "gone")
-        first = spec.name in self._recovered
+        recovered = spec.name in self._recovered
         self._recovered.discard(spec.name)
-        if first and await self._look(entry.service, entry.instance, attempt) is None:
-            problem = None
-        else:
-            problem = await self._wait_gone(entry.service, entry.instance, attempt, lease)
+        searches = [
+            Search(registry, entry.service, entry.instance, attempt, known[registry.name]).run(look_first=recovered)
+            for registry in self._registries.all
+        ]
+        problems = [problem for problem in await asyncio.gather(*searches) if problem]
         self._waiting.pop(spec.name, None)
-        if problem is None:
-            self._heartbeats.forget(spec.name)
+        if not problems:
+            self._registries.forget(spec.name)
             self._post(spec.name, Gone(attempt, withdrawal))
         else:
-            log.warning("%s: %s", spec.name, problem)
-            self._post(spec.name, Unconfirmed(attempt, withdrawal, problem))
+            log.warning("%s: %s", spec.name, "; ".join(problems))
+            self._post(spec.name, Unconfirmed(attempt, withdrawal, "; ".join(problems)))
 
-    async def _wait_gone(self, service: str, instance: str, attempt: int, lease: Lease) -> str | None:
-        """None when the entry is gone; else, once it should be, why that cannot be said."""
-        expires_at = leases.expires_at(lease)
+
+class Search:
+    """The search for one withdrawn entry in one registry, until it is not there."""
+
+    __slots__ = ("_answered_at", "_attempt", "_deleted", "_instance", "_lease", "_registry", "_service")
+
+    def __init__(self, registry: Registry, service: str, instance: str, attempt: int, lease: Lease) -> None:
+        self._registry, self._service, self._instance = registry, service, instance
+        self._attempt, self._lease = attempt, lease
+        self._deleted = False  # it was tried
+        self._answered_at = monotonic()  # when the registry last said whether the entry is there
+
+    async def run(self, *, look_first: bool) -> str:
+        """ "" when the entry is gone; else, once it should be, why that cannot be said."""
+        if look_first and not await self._look():
+            return ""
+        expires_at = leases.expires_at(self._lease)
         if expires_at is not None:
             await asyncio.sleep(max(0.0, expires_at - monotonic()))
-        bound_at = monotonic() + MARGIN_SECONDS
-        if lease.last_possible_at is not None:
-            bound_at += max(0.0, lease.last_possible_at + self._backend.removal_bound(lease.ttl_seconds) - monotonic())
-        pause = FIRST_LOOK_SECONDS
-        while True:
-            problem = await self._look(service, instance, attempt)
-            if problem is None or monotonic() > bound_at:
-                return problem
+        bound_at, pause = self._bound_at(), FIRST_LOOK_SECONDS
+        give_up_at = bound_at + self._registry.backend.removal_bound(self._lease.ttl_seconds) + UNREACHABLE_SECONDS
+        while problem := await self._look():
+            now = monotonic()
+            silent = problem is not _STILL_THERE and now - self._answered_at > UNREACHABLE_SECONDS
+            if now > give_up_at or (now > bound_at and silent):
+                return self._named(problem)
+            if now > bound_at and problem is _STILL_THERE:
+                await self._delete()
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+        return ""
 
-    async def _look(self, service: str, instance: str, attempt: int) -> str | None:
+    def _bound_at(self) -> float:
+        """By when the registry promises to have removed the entry, with a margin."""
+        bound_at, lease = monotonic() + MARGIN_SECONDS, self._lease
+        if lease.last_possible_at is not None:
+            bound = lease.last_possible_at + self._registry.backend.removal_bound(lease.ttl_seconds)
+            bound_at += max(0.0, bound - monotonic())
+        return bound_at
+
+    async def _look(self) -> str:
+        """ "" when the registry says that the entry is not there."""
         try:
-            entry = await self._backend.get(service, instance)
+            entry = await self._registry.backend.get(self._service, self._instance)
         except RegistryError as error:
             return f"the registry cannot say whether the entry is gone ({error})"
         except Exception as error:  # backends are plugins: a mistake in one must not leave the unit waiting for ever
             return f"the registry cannot say whether the entry is gone (its backend failed: {error!r})"
-        if entry is None or entry.generation != attempt:
-            return None
-        return "the registry still lists the entry, although its ttl is over"
+        self._answered_at = monotonic()
+        if entry is None or entry.generation != self._attempt:
+            return ""
+        return _STILL_THERE
+
+    async def _delete(self) -> None:
+        """It should be gone: nobody renews it, so nothing is taken from anybody."""
+        key = LeaseKey(self._service, self._instance, self._attempt)
+        try:
+            await self._registry.backend.deregister(key)
+        except Exception as error:
+            outcome = f"it cannot be deleted either ({error})"
+        else:
+            outcome = "it was deleted"
+        if not self._deleted:
+            log.warning("%s", self._named(f"the registry still listed {key} after its ttl: {outcome}"))
+        self._deleted = True
+
+    def _named(self, problem: str) -> str:
+        """The problem, with the registry's name where there are several."""
+        return f"registry {self._registry.name}: {problem}" if self._registry.is_one_of_many else problem

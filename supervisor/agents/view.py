@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from registry_client import lease as leases
+from registry_client.lease import Lease
 
 from ..core.lifecycle import state_word
 from ..core.model import Exit, Phase, Unit
@@ -15,11 +16,11 @@ from ..host.signals import signal_name
 from ..wire import ExitStatus, LeaseStatus, ProbeStatus, UnitStatus
 from .drain import Drains
 from .health import Health
-from .heartbeat import Heartbeats
 from .maintenance import Maintenances
 from .operations import Operations
 from .prewarm import Prewarms
 from .publisher import Publisher
+from .registries import Registries
 from .restart import RestartAgents
 
 
@@ -27,7 +28,7 @@ from .restart import RestartAgents
 class Agents:
     """All who know something of a unit."""
 
-    heartbeats: Heartbeats
+    registries: Registries
     restart: RestartAgents
     drains: Drains
     health: Health
@@ -55,10 +56,10 @@ class View:
         runner = self._runners.by_name[name]
         unit, spec = runner.unit, runner.spec
         service = spec.service
-        lease = self._lease(name) if service is not None else None
         shown = unit.pid is not None
         operation = self._operations.open_of(name)
         agents = self._agents()
+        lease, leases_ = self._leases(name, agents) if service is not None else (None, [])
         warming = agents.publisher.warming(name) if agents else ""
         maintenance = agents.maintenances.of(name) if agents else None
         return UnitStatus(
@@ -83,6 +84,7 @@ class View:
             warmup=(agents.publisher.words(name) if agents else "") or None,
             probes=self._probes(name, agents),
             maintenance=maintenance.status() if maintenance else None,
+            leases=leases_,
         )
 
     def _weight(self, runner: Runner, agents: Agents | None) -> int | None:
@@ -102,15 +104,15 @@ class View:
             for item in health.probes
         ]  # fmt: skip
 
-    def _lease(self, name: str) -> LeaseStatus:
-        agents = self._agents()
-        lease = agents.heartbeats.lease(name) if agents else None
+    def _leases(self, name: str, agents: Agents | None) -> tuple[LeaseStatus, list[LeaseStatus]]:
+        """The lease that is worst off, and where there are several registries, the one in each."""
         service = self._runners.by_name[name].spec.service
-        if lease is None:
-            return LeaseStatus("absent", service.ttl_seconds if service else 0.0, None)
-        now = monotonic()
-        renewed = None if lease.sent_at is None else round(now - lease.sent_at, 3)
-        return LeaseStatus(leases.state_at(lease, now).value, lease.ttl_seconds, renewed)
+        absent = LeaseStatus("absent", service.ttl_seconds if service else 0.0, None)
+        if agents is None or (worst := agents.registries.lease(name)) is None:
+            return absent, []
+        known = agents.registries.leases(name)
+        several = [_lease(lease, registry) for registry, lease in known.items()] if len(known) > 1 else []
+        return _lease(worst), several
 
     def why(self, name: str) -> str:
         """One sentence: where the unit stands, what it waits for, and until when."""
@@ -167,7 +169,7 @@ class View:
         else:
             health = agents.health.status(name)
             words = [
-                "serving", agents.publisher.words(name), unit.reason, agents.heartbeats.trouble(name),
+                "serving", agents.publisher.words(name), unit.reason, agents.registries.trouble(name),
                 health.why if health is not None else "", agents.prewarms.trouble(name),
             ]  # fmt: skip
         return "; ".join(dict.fromkeys(filter(None, words)))
@@ -212,6 +214,12 @@ _SENTENCES: dict[Phase, Callable[[View, Runner], str]] = {
 
 def _left(runner: Runner) -> str:
     return f"{max(0.0, (runner.retry_at or 0.0) - monotonic()):.1f} s"
+
+
+def _lease(lease: Lease, registry: str | None = None) -> LeaseStatus:
+    now = monotonic()
+    renewed = None if lease.sent_at is None else round(now - lease.sent_at, 3)
+    return LeaseStatus(leases.state_at(lease, now).value, lease.ttl_seconds, renewed, registry)
 
 
 def _exit(exit_: Exit | None) -> ExitStatus | None:

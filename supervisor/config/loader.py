@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from .across import check_across
 from .document import MAX_FILE_BYTES, Document
 from .fill import absolute, why_unreadable
+from .registries import read_registries
 from .schema import MAIN, MAIN_TABLES
 from .table import Problems, TooManyErrors, read_table, table_at
 from .units import Group, Reader, Surroundings, read_group
@@ -142,14 +143,13 @@ class _Loader:
     def _main(self, main: Document) -> tuple[DaemonSpec, tuple[str, ...]]:
         tables = (*MAIN_TABLES, "unit")
         top = read_table(main, (), MAIN, self.problems, tables=tables, hints=MAIN_HINTS)
-        for name in MAIN_TABLES:
+        for name in ("daemon", "http", "include"):
             table = read_table(main, (name,), MAIN_TABLES[name], self.problems)
             top.update((MAIN_TABLES[name][key].field, value) for key, value in table.items())
+        top["registries"] = read_registries(main, self.problems)
         patterns = top.pop("files", ())
         if "node" not in main.tables:
             self._check_host_name(main)
-        if top.get("registry_backend") == "http" and "url" not in main.tables["registry"]:
-            self.problems.add(main.error(("registry", "url"), "missing: the http backend needs it"))
         for name in ("socket", "state_dir", "log_dir"):
             if name in top:
                 top[name] = absolute(main, top[name])

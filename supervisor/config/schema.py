@@ -31,7 +31,7 @@ _SERVICE_NAME = values.matching(
 _NODE_NAME = values.matching(
     r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,128}", 'a name of 1 to 128 letters, digits, "_", "." and "-"'
 )
-TTL = values.duration(0.5, 3600.0)  # the bounds of the registries of this version
+TTL = values.duration(0.5, 3600.0)  # the bounds of this package's own registry
 _DURATION, _SOME_TIME, _SIZE = values.duration(), values.duration(low=0.001), values.size()
 _NAMES = values.list_of(values.text, '["database"]')
 _LEVELS = ("debug", "info", "warning", "error")
@@ -59,9 +59,21 @@ DAEMON = {
 }
 HTTP = {"listen": Key("address:port", "(off)", values.loopback, "http_listen")}
 REGISTRY = {
-    "backend": Key('"embedded" or "http"', '"embedded"', values.backend, "registry_backend"),
-    "url": Key("URL", "(required for http)", values.url, "registry_url"),
-    "ttl_seconds": Key("duration", "10", TTL, "registry_ttl_seconds"),
+    "backend": Key("name of a backend", '"embedded"', values.backend, "backend"),
+    "url": Key("URL", "(required but for embedded)", values.url, "url"),
+    "ttl_seconds": Key("duration", "10", TTL, "ttl_seconds"),
+    "timeout_seconds": Key("duration", "(a sixth of the ttl)", values.duration(0.05, 60.0), "timeout_seconds"),
+    "prefix": Key("string", "(the backend's)", values.label, "prefix"),
+    "user": Key("string", "(none)", values.text, "user"),
+    "password_file": Key("path", "(none)", values.text, "password_file"),
+    "token_file": Key("path", "(none)", values.text, "token_file"),
+}
+REGISTRY_TLS = {
+    "verify": Key("boolean", "true", values.boolean, "verify"),
+    "ca": Key("path", "(the system's)", values.text, "ca"),
+    "cert": Key("path", "(none)", values.text, "cert"),
+    "key": Key("path", "(in the file of cert)", values.text, "key"),
+    "server_name": Key("string", "(the url's host)", values.text, "server_name"),
 }
 INCLUDE = {"files": Key("list of patterns", "[]", values.list_of(values.text, '["units.d/*.toml"]'), "files")}
 
@@ -182,7 +194,7 @@ LIMITS = {
 }
 
 MAIN_TABLES: Mapping[str, Mapping[str, Key]] = {
-    "daemon": DAEMON, "http": HTTP, "registry": REGISTRY, "include": INCLUDE,
+    "daemon": DAEMON, "http": HTTP, "registry": REGISTRY, "registry.tls": REGISTRY_TLS, "include": INCLUDE,
 }  # fmt: skip
 UNIT_TABLES: Mapping[str, Mapping[str, Key]] = {
     "service": SERVICE, **PROBES, "drain": DRAIN, "warmup": WARMUP, "restart": RESTART, "logs": LOGS, "limits": LIMITS,

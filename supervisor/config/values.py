@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
+from ..plugin_registry import registry_backends
+
 Converter = Callable[[Any], Any]
 
 MAX_SECONDS = 365 * 86400.0
@@ -315,15 +317,11 @@ def loopback(value: Any) -> tuple[str, int]:
     return host, int(match[3])
 
 
-_BACKENDS = ("embedded", "http")
-_OTHER_BACKENDS = ("consul", "etcd", "zookeeper", "redis", "center")
-
-
 def backend(value: Any) -> str:
-    """The name of a registry backend that this version has."""
-    if value in _OTHER_BACKENDS and isinstance(value, str):
-        raise Invalid(f"this version has no {value} backend; use embedded or http")
-    return str(choice({name: name for name in _BACKENDS})(value))
+    """The name of a registry backend that is installed."""
+    if value == "center":
+        raise Invalid("this version has no control center; use http for the registry of another unitd")
+    return str(choice({name: name for name in registry_backends()})(value))
 
 
 def socket_path(value: Any) -> str:
@@ -333,14 +331,16 @@ def socket_path(value: Any) -> str:
     return str(value)
 
 
-_URL = r"http://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!-~]*)?|unix:///[!-~]+"
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+")
 
 
 def url(value: Any) -> str:
-    """Where a registry listens: over HTTP, or on a unix socket."""
-    if isinstance(value, str) and value.startswith("https://"):
-        raise Invalid("this version has no TLS: use http:// in a trusted network, or unix://")
-    return str(matching(_URL, 'a URL such as "http://10.0.0.5:9301" or "unix:///run/unitd/unitd.sock"')(value))
+    """Where a registry listens; whether its backend can use it is for that to say."""
+    if not isinstance(value, str) or not _URL.fullmatch(value):
+        raise Invalid(f'must be a URL such as "http://10.0.0.5:8500", not {describe(value)}')
+    if "@" in value:
+        raise Invalid("must hold no user and password: write them as user and password_file")
+    return value
 
 
 def label(value: Any) -> str:

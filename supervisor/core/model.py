@@ -201,6 +201,38 @@ class UnitSpec:
     limits: Limits = field(default_factory=Limits)
 
 
+DEFAULT_TTL_SECONDS = 10.0
+MAIN_REGISTRY = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """How a registry is spoken to over TLS; absolute paths of PEM files."""
+
+    verify: bool = True
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySpec:
+    """One registry that entries are kept in. Secrets are files, which are read when they are needed."""
+
+    name: str = MAIN_REGISTRY
+    backend: str = "embedded"
+    url: str | None = None
+    ttl_seconds: float | None = None  # None: as the service says, or the main registry
+    timeout_seconds: float | None = None  # of one call; None: a sixth of the ttl
+    prefix: str | None = None  # None: the backend's own
+    user: str | None = None
+    password_file: str | None = None
+    token_file: str | None = None
+    tls: TlsSpec | None = None
+    options: tuple[tuple[str, object], ...] = ()  # what only this backend knows
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonSpec:
     """What the daemon itself needs to know; read once at its start."""
@@ -216,9 +248,14 @@ class DaemonSpec:
     mass_failure_percent: int = 50  # of the registered units; probes may not take more than that out of traffic
     log_level: str = "info"
     http_listen: tuple[str, int] | None = None  # loopback only
-    registry_backend: str = "embedded"
-    registry_url: str | None = None
-    registry_ttl_seconds: float = 10.0
+    registries: tuple[RegistrySpec, ...] = (
+        RegistrySpec(ttl_seconds=DEFAULT_TTL_SECONDS),
+    )  # the main one first; entries are in all of them
+
+    @property
+    def registry_ttl_seconds(self) -> float:
+        """The ttl of services that say nothing else."""
+        return self.registries[0].ttl_seconds or DEFAULT_TTL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

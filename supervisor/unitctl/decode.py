@@ -67,6 +67,9 @@ def _unit_status(item: Raw) -> UnitStatus:
     if not isinstance(status.probes, list):
         raise WireError("cannot read the answer of unitd: the probes of a unit are no list")
     status.probes = [_build(ProbeStatus, probe) for probe in item["probes"]]
+    if not isinstance(status.leases, list):
+        raise WireError("cannot read the answer of unitd: the leases of a unit are no list")
+    status.leases = [_build(LeaseStatus, lease) for lease in item["leases"]]
     return status
 
 

@@ -105,9 +105,11 @@ WRONG_MAIN: tuple[tuple[tuple[Any, ...], tuple[str, ...]], ...] = (
     ((*_INTEGERS, 0, -1), ("daemon.restarts_per_minute",)),
     ((*_INTEGERS, 0, -1, 101), ("daemon.mass_failure_percent",)),
     (("", "INFO", "loud", 10, True, [], {}), ("daemon.log_level",)),
-    (("consul", "etcd", "zookeeper", "redis", "center", "", "htpp", 1, True, [], {}), ("registry.backend",)),
+    (("consol", "center", "", "htpp", 1, True, [], {}), ("registry.backend",)),
     ((*_DURATIONS, 0, 0.4, 3601, "2h"), ("registry.ttl_seconds",)),
-    (("", "10.0.0.5:9301", "https://a:1", "ftp://a", "http://", "http://a b", 1, True, [], {}), ("registry.url",)),
+    (("", "10.0.0.5:9301", "http://", "://a", "http://a b", "http://ü", "http://a:b@c", 1, True, [], {}), ("registry.url",)),
+    ((*_DURATIONS, 0, 0.01, 61), ("registry.timeout_seconds",)),
+    (("", 1, True, [], {}), ("registry.user", "registry.password_file", "registry.token_file", "registry.tls.ca")),
     (
         (
             "", "9301", ":9301", "0.0.0.0:9301", "10.0.0.7:9301", "[::]:9301", "127.0.0.1", "127.0.0.1:0", "web-7:80",

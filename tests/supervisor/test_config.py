@@ -17,9 +17,11 @@ from supervisor.core.model import (
     Limits,
     LogFormat,
     LogSpec,
+    RegistrySpec,
     Removal,
     RestartPolicy,
     ServiceSpec,
+    TlsSpec,
     UnitSpec,
 )
 from tests.supervisor.config_files import MAIN, Files, error, loaded, unit
@@ -65,15 +67,34 @@ def test_every_key_of_the_daemon_arrives() -> None:
         [http]
         listen = "[::1]:9301"
         [registry]
-        backend = "http"
-        url = "http://10.0.0.5:9301/prefix"
+        backend = "consul"
+        url = "https://10.0.0.5:8501/prefix"
         ttl_seconds = "5s"
+        timeout_seconds = 0.7
+        prefix = "shop"
+        user = "unitd"
+        password_file = "secrets/password"
+        token_file = "/run/token"
+        tls = { verify = false, ca = "ca.pem", cert = "/c.pem", key = "k.pem", server_name = "consul" }
+        options = { datacenter = "dc2", number = 3 }
+        [registry.also.old]
+        backend = "http"
+        url = "http://10.0.0.5:9301"
         """
     )
     assert config.daemon == DaemonSpec(
         "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, 20, "debug",
-        ("::1", 9301), "http", "http://10.0.0.5:9301/prefix", 5.0,
+        ("::1", 9301), (
+            RegistrySpec(
+                "main", "consul", "https://10.0.0.5:8501/prefix", 5.0, 0.7, "shop", "unitd",
+                "/etc/unitd/secrets/password", "/run/token",
+                TlsSpec(False, "/etc/unitd/ca.pem", "/c.pem", "/etc/unitd/k.pem", "consul"),
+                (("datacenter", "dc2"), ("number", 3)),
+            ),
+            RegistrySpec("old", "http", "http://10.0.0.5:9301"),
+        ),
     )  # fmt: skip
+    assert config.daemon.registry_ttl_seconds == 5.0
 
 
 def test_every_key_of_a_unit_arrives() -> None:

@@ -143,7 +143,9 @@ def test_the_default_written_out_changes_nothing(place: tuple[str, str]) -> None
 
 def test_the_examples_of_the_reference_are_valid() -> None:
     blocks = re.findall(r"```toml\n(.*?)```", DOC.read_text(), re.DOTALL)
-    main, cart = blocks
+    registries = [block for block in blocks if "[registry.also." in block]
+    assert registries and all(len(loaded(block).daemon.registries) == 2 for block in registries)
+    main, cart = (block for block in blocks if block not in registries)
     database = '[unit.database]\ncommand = "db"\n'
     config = loaded(main, **{"/etc/unitd/units.d/a.toml": cart, "/etc/unitd/units.d/b.toml": database})
     assert list(config.units) == ["addToCart:0", "addToCart:1", "database"]

@@ -17,7 +17,7 @@ from registry_client.lease import LeaseState
 from registry_client.model import Entry, Grant, LeaseKey
 from registry_client.testing import FakeBackend
 from supervisor.agents import heartbeat
-from supervisor.agents.heartbeat import Heartbeats
+from supervisor.agents.heartbeat import REGISTRATIONS_PER_SECOND, Heartbeats, Herd
 from supervisor.host.clock import monotonic
 from tests.supervisor.running import run, until
 
@@ -624,3 +624,79 @@ def test_an_entry_can_be_replaced_only_by_values() -> None:
 @pytest.fixture(autouse=True)
 def _logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "unitd")
+
+
+# Many at once, and what prolongs.
+
+
+def test_a_registry_that_lost_everything_gets_the_entries_back_one_after_the_other() -> None:
+    units = [f"u{number}" for number in range(12)]
+
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published(*units)
+            it.backend.calls.clear()
+            it.backend.forget()
+            times: dict[str, float] = {}
+
+            def all_back() -> bool:
+                for unit in units:
+                    if unit not in times and it.backend._store.get("shop", f"n/{unit}") is not None:
+                        times[unit] = monotonic()
+                return len(times) == len(units)
+
+            await until(all_back, "all registered again")
+            assert len(it.calls("register")) == len(units)
+            assert max(times.values()) - min(times.values()) >= (len(units) - 2) / REGISTRATIONS_PER_SECOND
+
+    run(scenario())
+
+
+def test_slots_are_never_closer_than_the_rate_allows() -> None:
+    herd = Herd(50.0)
+    slots = [herd.slot(now) for now in (10.0, 10.0, 10.0, 9.0, 10.5, 10.5)]
+    gaps = [after - before for before, after in zip(slots, slots[1:], strict=False)]
+    assert slots[0] > 10.0 and min(gaps) >= 1 / 50.0
+    assert herd.slot(100.0) >= 100.0
+
+
+def test_other_values_of_a_unit_that_cannot_be_vouched_for_wait() -> None:
+    doubts: dict[str, str] = {}
+
+    async def scenario() -> None:
+        backend = FakeBackend()
+        beats = Heartbeats(backend, lambda unit: None, vouch=lambda unit: doubts.get(unit, ""))
+        beats.publish("cart", entry("cart"), TTL)
+        await until(lambda: backend._store.get("shop", "n/cart"))
+        doubts["cart"] = "its port belongs to somebody else"
+        backend.calls.clear()
+        beats.change("cart", entry("cart", weight=7), TTL)
+        await until(lambda: not backend._store.get("shop", "n/cart"), "nothing prolongs it")
+        assert not [method for method, _ in backend.calls if method in PROLONGING]
+        doubts.clear()
+        await until(lambda: backend._store.get("shop", "n/cart"))
+        found = backend._store.get("shop", "n/cart")
+        assert found is not None and found.weight == 7
+        await beats.close()
+
+    run(scenario())
+
+
+def test_a_ttl_that_the_registry_does_not_grant_is_said_once_and_the_granted_one_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Coarse(FakeBackend):
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            return await super().register(entry, max(2.0, ttl_seconds))
+
+    async def scenario() -> None:
+        it = Fleet(Coarse())
+        await it.published("a", "b")
+        it.beats.change("a", entry("a", weight=3), TTL)
+        await until(lambda: len(it.calls("register")) == 3)
+        lease = it.beats.lease("a")
+        assert lease is not None and lease.ttl_seconds == 2.0
+        await it.beats.close()
+
+    run(scenario())
+    assert caplog.text.count("grants a ttl of 2 s where 0.6 s were asked for") == 1

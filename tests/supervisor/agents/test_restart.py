@@ -11,15 +11,15 @@ import pytest
 
 from registry_client.backend import LATENESS_SECONDS
 from registry_client.errors import RegistryRejected
-from registry_client.model import Entry
+from registry_client.model import Entry, LeaseKey
 from registry_client.testing import FakeBackend
 from supervisor.agents import restart
 from supervisor.agents.entry import unit_entry
-from supervisor.agents.heartbeat import Heartbeats
 from supervisor.agents.restart import RestartAgents
 from supervisor.core.events import Event, Gone, Unconfirmed
 from supervisor.core.model import Removal, RestartPolicy, ServiceSpec, UnitSpec
 from supervisor.host.clock import monotonic
+from tests.supervisor.agents.registries import one_registry
 from tests.supervisor.running import run, until
 
 TTL = 0.6
@@ -35,9 +35,8 @@ class Host:
         self.posted = list[tuple[str, Event]]()
         self.steps = list[tuple[str, str]]()
         self.confirmed = list[str]()
-        self.beats = Heartbeats(backend, self.confirmed.append)
+        self.beats = one_registry(backend, self.confirmed.append)
         self.agents = RestartAgents(
-            backend,
             self.beats,
             lambda unit, event: self.posted.append((unit, event)),
             lambda unit, step: self.steps.append((unit, step)),
@@ -69,12 +68,12 @@ async def host(backend: FakeBackend | None = None) -> AsyncIterator[Host]:
     finally:
         await made.agents.close()
         await made.beats.close()
-        await made.backend.close()
 
 
 @pytest.fixture(autouse=True)
 def _short_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restart, "MARGIN_SECONDS", 0.3)
+    monkeypatch.setattr(restart, "UNREACHABLE_SECONDS", 0.3)
 
 
 def test_an_expiring_entry_is_gone_when_a_read_no_longer_finds_it() -> None:
@@ -129,9 +128,7 @@ def test_gone_is_not_said_while_the_registry_still_lists_the_entry(monkeypatch: 
     run(scenario())
 
 
-def test_an_entry_that_is_still_listed_past_every_bound_is_unconfirmed(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_entry_that_is_still_listed_past_every_bound_is_deleted(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with host() as it:
             await it.publish()
@@ -139,14 +136,63 @@ def test_an_entry_that_is_still_listed_past_every_bound_is_unconfirmed(
             await until(lambda: ("cart", "gone") in it.steps)
             entry = it.held()
             assert entry is not None
-            await it.backend.register(entry, 60.0)  # somebody else keeps it alive
+            await it.backend.register(entry, 60.0)  # as a new leader of a registry gives it its whole ttl again
+            began, event = monotonic(), await it.answer()
+            assert event == Gone(1, 1)
+            assert monotonic() - began > TTL + LATENESS_SECONDS
+            assert it.held() is None
+            assert ("deregister", LeaseKey("shop", "n/cart", 1)) in it.backend.calls
+
+    run(scenario())
+    assert "the registry still listed n/cart of shop (generation 1) after its ttl: it was deleted" in caplog.text
+
+
+def test_an_entry_that_cannot_be_deleted_either_is_unconfirmed(caplog: pytest.LogCaptureFixture) -> None:
+    class Forbidding(FakeBackend):
+        async def deregister(self, key: LeaseKey) -> bool:
+            raise RegistryRejected("cannot deregister: forbidden", code="permission_denied")
+
+    async def scenario() -> None:
+        async with host(Forbidding()) as it:
+            await it.publish()
+            it.agents.take_out(SPEC, 1, 1)
+            await until(lambda: ("cart", "gone") in it.steps)
+            entry = it.held()
+            assert entry is not None
+            await it.backend.register(entry, 60.0)
             began, event = monotonic(), await it.answer()
             assert event == Unconfirmed(1, 1, "the registry still lists the entry, although its ttl is over")
-            assert monotonic() - began > TTL + LATENESS_SECONDS
+            assert monotonic() - began > 2 * TTL
             assert it.held() is not None
 
     run(scenario())
-    assert "cart: the registry still lists the entry" in caplog.text
+    assert caplog.text.count("it cannot be deleted either (cannot deregister: forbidden)") == 1
+
+
+def test_while_a_registry_elects_a_leader_nobody_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says "there", then nothing for a while, then "not there": the silence was shorter than what gives up."""
+
+    class Electing(FakeBackend):
+        looks = 0
+
+        async def get(self, service: str, instance: str) -> Entry | None:
+            self.looks += 1
+            if self.looks < 30:
+                self.fail_next()
+            return await super().get(service, instance)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(restart, "UNREACHABLE_SECONDS", 30.0)
+        monkeypatch.setattr(restart, "LAST_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(restart, "MARGIN_SECONDS", 0.05)
+        backend = Electing()
+        async with host(backend) as it:
+            await it.publish()
+            it.agents.take_out(SPEC, 1, 1)
+            assert await it.answer() == Gone(1, 1)
+            assert backend.looks == 30
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("spec", [SPEC, AT_ONCE], ids=["expire", "deregister"])

@@ -15,7 +15,6 @@ import pytest
 
 from registry_client.testing import FakeBackend
 from supervisor.agents.entry import unit_entry
-from supervisor.agents.heartbeat import Heartbeats
 from supervisor.agents.maintenance import Maintenance
 from supervisor.agents.restart import RestartAgents
 from supervisor.agents.view import Agents, summary
@@ -38,6 +37,7 @@ from supervisor.core.model import Exit, HttpCall, Phase, RestartPolicy, Unit, Un
 from supervisor.host.clock import monotonic
 from supervisor.wire import ExitStatus, LeaseStatus, UnitStatus, to_json
 from tests.supervisor.agents.fleet import Fleet, plain, service
+from tests.supervisor.agents.registries import one_registry
 from tests.supervisor.running import run, until
 
 WARM = WarmupSpec(requests=(HttpCall("GET", "/a"), HttpCall("GET", "/b")))
@@ -60,7 +60,9 @@ class Known:
 
     def __call__(self) -> Agents:
         return cast(Agents, SimpleNamespace(
-            heartbeats=SimpleNamespace(trouble=lambda name: self.trouble, lease=lambda name: self.lease),
+            registries=SimpleNamespace(
+                trouble=lambda name: self.trouble, lease=lambda name: self.lease, leases=lambda name: {}
+            ),
             restart=SimpleNamespace(describe=lambda name: self.waits),
             drains=SimpleNamespace(describe=lambda name: self.draining, in_flight=lambda spec: self.in_flight),
             health=SimpleNamespace(status=lambda name: self.health),
@@ -251,7 +253,7 @@ def test_a_unit_that_was_never_started_has_null_where_there_is_nothing(tmp_path:
                 "unit": "web", "service": None, "state": "STOPPED", "wanted": "down", "phase": "stopped",
                 "ready": False, "live": False, "pid": None, "generation": 0, "uptime_seconds": None, "weight": None,
                 "full_weight": None, "lease": None, "in_flight": None, "restarts": 0, "last_exit": None,
-                "operation": None, "why": "not started", "warmup": None, "probes": [], "maintenance": None,
+                "operation": None, "why": "not started", "warmup": None, "probes": [], "maintenance": None, "leases": [],
             }  # fmt: skip
 
     run(scenario())
@@ -358,11 +360,11 @@ def test_an_unknown_unit_is_no_status(tmp_path: Path) -> None:
 def test_the_lease_is_what_the_heartbeat_knows_of_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         known, backend = Known(), FakeBackend()
-        beats = Heartbeats(backend, lambda name: None)
-        agents = RestartAgents(backend, beats, lambda name, event: None, lambda name, step: None)
+        beats = one_registry(backend, lambda name: None)
+        agents = RestartAgents(beats, lambda name, event: None, lambda name, step: None)
 
         def joined() -> Any:
-            return SimpleNamespace(**{**vars(known()), "heartbeats": beats, "restart": agents})
+            return SimpleNamespace(**{**vars(known()), "registries": beats, "restart": agents})
 
         async with fleet(tmp_path, CART, agents=joined) as it:
             assert it.view.status("cart:0").lease == LeaseStatus("absent", 10.0, None)
@@ -390,7 +392,6 @@ def test_the_lease_is_what_the_heartbeat_knows_of_it(tmp_path: Path) -> None:
             assert it.view.waits_for("nobody") == ""
         await agents.close()
         await beats.close()
-        await backend.close()
 
     run(scenario())
 
