@@ -70,6 +70,7 @@ def _lease(lease: LeaseStatus) -> str:
 
 def _more_facts(unit: UnitStatus) -> str:
     parts = [f"wanted {unit.wanted}", f"generation {unit.generation}", counted(unit.restarts, "restart")]
+    parts += (f"registry {clean(lease.registry or '')}: {_lease(lease)}" for lease in unit.leases)
     if unit.operation is not None:
         parts.append(f"operation {unit.operation}")
     if unit.last_exit is not None:

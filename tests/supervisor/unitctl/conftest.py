@@ -87,7 +87,7 @@ class FakeDaemon:
             "pid": 4000 + len(self.units) if up else None, "generation": 7,
             "uptime_seconds": 125.0 if up else None, "weight": None, "full_weight": None, "lease": None,
             "in_flight": None, "restarts": 0, "last_exit": None, "operation": None, "why": "",
-            "warmup": None, "probes": [], "maintenance": None, **more,
+            "warmup": None, "probes": [], "maintenance": None, "leases": [], **more,
         }  # fmt: skip
         return self.units[name]
 

@@ -17,7 +17,7 @@ import pytest
 
 def test_status_shows_every_unit_on_stdout(daemon: Any, unitctl: Any) -> None:
     daemon.add("addToCart:0", service="addToCart", weight=60, full_weight=100,
-               lease={"state": "held", "ttl_seconds": 10.0, "renewed_seconds_ago": 1.2})  # fmt: skip
+               lease={"state": "held", "ttl_seconds": 10.0, "renewed_seconds_ago": 1.2, "registry": None})  # fmt: skip
     daemon.add("db")
     done = unitctl("status")
     assert (done.returncode, done.stderr) == (0, "")

@@ -70,6 +70,14 @@ def test_an_unconfirmed_lease_is_called_so() -> None:
     )
 
 
+def test_of_several_registries_each_lease_is_shown_to_who_asks_for_more() -> None:
+    leases = [LeaseStatus("held", 10, 1.23, "main"), LeaseStatus("suspended", 15, 8, "old")]
+    unit = a_unit(lease=leases[1], leases=leases)
+    assert "registry" not in render.status_text([unit])
+    shown = render.status_text([unit], verbose=True)
+    assert "registry main: lease held (renewed 1.2 s ago), registry old: lease unconfirmed (renewed 8.0 s ago)" in shown
+
+
 def test_a_lease_never_renewed_has_no_age() -> None:
     assert render.status_text([a_unit(lease=LeaseStatus("held", 10, None))]).endswith("lease held\n")
 

@@ -1,0 +1,147 @@
+"""Processes that cannot outlive the Python process that started them, whatever ends it, and free ports for them.
+
+The processes are children of the nursery (`nursery.py`), which starts with the first of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+END_SECONDS = 5.0
+
+
+class Process:
+    """A program at the head of a process group of its own. `pid` is its pid, and the number of the group."""
+
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+        """Start it, with its output appended to `log`; OSError when that cannot be done."""
+        self.pid = int(_NURSERY.ask(start=command, log=str(log), environment=environment)["pid"])
+        self._pidfd = -1
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._pidfd = os.pidfd_open(self.pid)
+
+    def lives(self) -> bool:
+        """It has not ended."""
+        return self._pidfd >= 0 and not self._ended_within(0.0)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group; a group that is gone is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def end(self, patience_seconds: float = 0.0) -> None:
+        """SIGTERM and `patience_seconds` when there are any, then SIGKILL. Returns when the process has ended."""
+        if self._pidfd < 0:
+            return
+        if patience_seconds > 0:
+            self.signal(signal.SIGTERM)
+            self.signal(signal.SIGCONT)
+            self._ended_within(patience_seconds)
+        self.signal(signal.SIGKILL)
+        if not self._ended_within(END_SECONDS):
+            raise OSError(f"process {self.pid} cannot be killed")
+        os.close(self._pidfd)
+        self._pidfd = -1
+        _NURSERY.ask(ended=self.pid)
+
+    def _ended_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+
+def guard_folder(folder: Path) -> None:
+    """Have `folder` removed at the latest when this Python process ends."""
+    _NURSERY.ask(folder=str(folder))
+
+
+def forget_folder(folder: Path) -> None:
+    """The folder is gone, or somebody else's from now on."""
+    _NURSERY.ask(removed=str(folder))
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, for TCP and UDP, outside of the range from which the kernel serves clients.
+
+    A port of that range may be taken by anybody's connection while a server is down, and a client that tries to reach a
+    server that is down may even be connected to itself.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = random.SystemRandom().sample(range(10_000, lowest), 100) if lowest >= 12_000 else [0] * 100
+    for candidate in candidates:
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+            try:
+                stream.bind(("127.0.0.1", candidate))
+                port = int(stream.getsockname()[1])
+                datagram.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
+    raise OSError("no free port found")
+
+
+_GIVEN: set[int] = set()
+
+
+class _Nursery:
+    """Our end of the socket to the nursery."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._owner = 0
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """Send an order and return the answer; OSError with its reason when it could not be carried out."""
+        with self._lock:
+            # One that was forked from us gets a nursery of its own.
+            if self._socket is None or self._owner != os.getpid():
+                self._socket = self._start()
+                self._owner = os.getpid()
+            self._socket.sendall(json.dumps(order).encode() + b"\n")
+            line = b""
+            while not line.endswith(b"\n"):
+                part = self._socket.recv(65536)
+                if not part:
+                    raise OSError("the nursery is gone")
+                line += part
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise OSError(answer["error"])
+        return answer
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(10.0)
+        with theirs:
+            # Isolated and without site: it starts in a few milliseconds and does not see our environment.
+            command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("nursery.py")), str(theirs.fileno())]
+            subprocess.run(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, check=True)
+        atexit.register(self._end, ours, os.getpid())
+        return ours
+
+    def _end(self, ours: socket.socket, owner: int) -> None:
+        """Return when all is cleaned up: the nursery closes its end last."""
+        if owner == os.getpid():
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_WR)
+                while ours.recv(4096):
+                    pass
+        ours.close()
+
+
+_NURSERY = _Nursery()
