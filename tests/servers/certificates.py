@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 @dataclass(frozen=True)
 class Certificates:
-    """Paths of PEM files. The server's certificate is for 127.0.0.1 and localhost; the client's common name is `client`."""
+    """PEM files. The server's certificate is for 127.0.0.1 and localhost; the client's common name is `client`."""
 
     ca: Path
     server_certificate: Path

@@ -8,7 +8,6 @@ import uuid
 from typing import Any
 
 from .asking import ask
-from .certificates import Certificates, write_certificates
 from .server import Server, find_program
 
 MANAGEMENT_TOKEN = "5a9a5a9e-4e7f-4f3c-9c0d-0d6f0a3b7c11"
@@ -31,10 +30,8 @@ class Consul(Server):
         self._program = find_program(
             "consul", self.install_hint, os.environ.get("CONSUL", ""), "/opt/unitd-tests/consul/usr/bin/consul"
         )
-        super().__init__(("http", "serf", "server"))
+        super().__init__(("http", "serf", "server"), tls=tls)
         self._acl = acl
-        self._tls = tls
-        self.certificates: Certificates | None = None
 
     @property
     def port(self) -> int:
@@ -44,7 +41,7 @@ class Consul(Server):
     @property
     def url(self) -> str:
         """The address of the HTTP API."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def version(self) -> str:
@@ -66,8 +63,9 @@ class Consul(Server):
     def ask(self, method: str, path: str, body: object = None, *, token: str | None = None) -> tuple[int, Any]:
         """One call of the API, with the management token unless another is given."""
         token = self.management_token if token is None else token
-        context = self.certificates.client_context() if self.certificates else None
-        return ask(self.port, method, path, body, headers={"X-Consul-Token": token} if token else {}, tls=context)
+        return ask(
+            self.port, method, path, body, headers={"X-Consul-Token": token} if token else {}, tls=self.client_context()
+        )
 
     def make_token(self, rules: str) -> str:
         """A new token with these rules; its policy has a name that is used once."""
@@ -88,8 +86,6 @@ class Consul(Server):
 
     def command(self) -> list[str]:
         """Write the configuration and name it."""
-        if self._tls and self.certificates is None:
-            self.certificates = write_certificates(self.folder / "certificates")
         path = self.folder / "consul.json"
         path.write_text(json.dumps(self._configuration()))
         return [self._program, "agent", f"-config-file={path}"]
@@ -103,8 +99,8 @@ class Consul(Server):
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
             "ports": {
-                "http": -1 if self._tls else self.port,
-                "https": self.port if self._tls else -1,
+                "http": -1 if self.tls else self.port,
+                "https": self.port if self.tls else -1,
                 "dns": -1,
                 "grpc": -1,
                 "serf_wan": -1,

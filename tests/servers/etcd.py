@@ -7,7 +7,6 @@ import time
 from typing import Any, Self
 
 from .asking import ask
-from .certificates import Certificates, write_certificates
 from .server import POLL_SECONDS, START_SECONDS, NotReady, Server, find_program
 
 ROOT_PASSWORD = "root-of-the-tests"
@@ -36,15 +35,13 @@ class Etcd(Server):
         name: str = "tests",
     ) -> None:
         self._program = find_program("etcd", self.install_hint)
-        super().__init__(("client", "peer"))
+        super().__init__(("client", "peer"), tls=tls)
         self.name = name
         self.prefix = prefix
         self.user = USER if auth else ""
         self.password = PASSWORD if auth else ""
-        self.certificates: Certificates | None = None
         self.initial_cluster = ""
         self._auth = auth
-        self._tls = tls
         self._quota_bytes = quota_bytes
         self._heartbeat_milliseconds = heartbeat_milliseconds
         self._election_milliseconds = election_milliseconds
@@ -57,7 +54,7 @@ class Etcd(Server):
     @property
     def url(self) -> str:
         """The address for clients, of gRPC as of the JSON gateway."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def peer_url(self) -> str:
@@ -71,8 +68,9 @@ class Etcd(Server):
 
     def ask(self, method: str, path: str, body: object = None, *, token: str = "") -> tuple[int, Any]:
         """One call of the JSON gateway."""
-        context = self.certificates.client_context() if self.certificates else None
-        return ask(self.port, method, path, body, headers={"Authorization": token} if token else {}, tls=context)
+        return ask(
+            self.port, method, path, body, headers={"Authorization": token} if token else {}, tls=self.client_context()
+        )
 
     def authenticate(self, user: str, password: str) -> str:
         """A token of this user."""
@@ -126,10 +124,8 @@ class Etcd(Server):
         return command + self._tls_arguments()
 
     def _tls_arguments(self) -> list[str]:
-        if not self._tls:
-            return []
         if self.certificates is None:
-            self.certificates = write_certificates(self.folder / "certificates")
+            return []
         return [
             "--client-cert-auth",
             f"--trusted-ca-file={self.certificates.ca}",
@@ -199,6 +195,7 @@ class EtcdCluster:
         """End all members and remove their folders."""
         for member in self.members:
             member.kill()
+        for member in self.members:
             member.stop()
 
     def __enter__(self) -> Self:

@@ -36,6 +36,14 @@ class Process:
         """It has not ended."""
         return self._pidfd >= 0 and not self._ended_within(0.0)
 
+    def listens_on(self, port: int) -> bool:
+        """It, and not another one, has the listening TCP socket of this port."""
+        sockets = _listening_sockets(port)
+        try:
+            return any(os.readlink(item) in sockets for item in Path(f"/proc/{self.pid}/fd").iterdir())
+        except FileNotFoundError:  # it has ended, or closed one of them meanwhile
+            return False
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group; a group that is gone is no error."""
         with contextlib.suppress(ProcessLookupError):
@@ -95,6 +103,18 @@ def free_port() -> int:
 
 
 _GIVEN: set[int] = set()
+_LISTENING = "0A"
+
+
+def _listening_sockets(port: int) -> set[str]:
+    """The listening sockets of a port as /proc/<pid>/fd calls them (proc(5): /proc/net/tcp)."""
+    found = set()
+    for table in Path("/proc/net").glob("tcp*"):  # tcp, and tcp6 where there is IPv6
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and fields[1].endswith(f":{port:04X}"):
+                found.add(f"socket:[{fields[9]}]")
+    return found
 
 
 class _Nursery:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import socket
 
-from .certificates import Certificates, write_certificates
 from .server import Server, find_program
 
 PASSWORD = "of-the-tests"
@@ -22,13 +21,11 @@ class Redis(Server):
 
     def __init__(self, *, password: bool = False, acl: bool = False, prefix: str = "unitd:", tls: bool = False) -> None:
         self._program = find_program("redis-server", self.install_hint)
-        super().__init__(("redis",))
-        self._tls = tls
+        super().__init__(("redis",), tls=tls)
         self._acl = acl
         self.prefix = prefix
         self.user = USER if acl else ""
         self.password = PASSWORD if password or acl else ""
-        self.certificates: Certificates | None = None
 
     @property
     def port(self) -> int:
@@ -38,7 +35,7 @@ class Redis(Server):
     @property
     def url(self) -> str:
         """The address, without user and password."""
-        return f"{'rediss' if self._tls else 'redis'}://127.0.0.1:{self.port}"
+        return f"{'rediss' if self.tls else 'redis'}://127.0.0.1:{self.port}"
 
     @property
     def version(self) -> str:
@@ -52,9 +49,10 @@ class Redis(Server):
     def ask(self, *words: str, timeout_seconds: float = 2.0) -> str:
         """One command on a new connection; its answer as text, when that is no list."""
         with socket.create_connection(("127.0.0.1", self.port), timeout_seconds) as plain:
-            if self.certificates is None:
+            context = self.client_context()
+            if context is None:
                 return self._converse(plain, words)
-            with self.certificates.client_context().wrap_socket(plain, server_hostname="127.0.0.1") as secret:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secret:
                 return self._converse(secret, words)
 
     def answers(self) -> bool:
@@ -63,8 +61,6 @@ class Redis(Server):
 
     def command(self) -> list[str]:
         """Write the configuration and name it."""
-        if self._tls and self.certificates is None:
-            self.certificates = write_certificates(self.folder / "certificates")
         path = self.folder / "redis.conf"
         path.write_text("\n".join(self._configuration()) + "\n")
         return [self._program, str(path)]
@@ -72,7 +68,7 @@ class Redis(Server):
     def _configuration(self) -> list[str]:
         lines = [
             "bind 127.0.0.1",
-            f"port {0 if self._tls else self.port}",
+            f"port {0 if self.tls else self.port}",
             f"dir {self.data}",
             "appendonly yes",
             "appendfsync no",  # the page cache survives a SIGKILL of the server, and no test cuts the power

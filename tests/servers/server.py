@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import ssl
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Self
 
+from .certificates import Certificates, write_certificates
 from .processes import Process, forget_folder, free_port, guard_folder
 
 START_SECONDS = 15.0
@@ -42,8 +44,10 @@ class Server(ABC):
     #: What the server prints when one of its ports was taken by somebody else in the meantime.
     port_taken: ClassVar[str] = "address already in use"
 
-    def __init__(self, port_names: tuple[str, ...]) -> None:
+    def __init__(self, port_names: tuple[str, ...], *, tls: bool = False) -> None:
         self.ports: dict[str, int] = {name: free_port() for name in port_names}
+        self.tls = tls
+        self.certificates: Certificates | None = None  # with `tls`, from the start on
         self.folder = Path()
         self._process: Process | None = None
 
@@ -122,8 +126,8 @@ class Server(ABC):
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End the server and remove its folder. Does nothing to one that is stopped."""
-        self._end(STOP_SECONDS)
+        """End the server at once and remove its folder. Does nothing to one that is stopped."""
+        self._end()
         if self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
             forget_folder(self.folder)
@@ -133,9 +137,13 @@ class Server(ABC):
         """SIGKILL: the data stays; `start` brings it back at the same port."""
         self._end()
 
-    def restart(self) -> None:
-        """SIGTERM, then start again at the same port with the same data."""
+    def terminate(self) -> None:
+        """SIGTERM, and SIGKILL when that takes too long: the data stays; `start` brings it back at the same port."""
         self._end(STOP_SECONDS)
+
+    def restart(self) -> None:
+        """`terminate`, then start again at the same port with the same data."""
+        self.terminate()
         self.start()
 
     def lose_everything(self) -> None:
@@ -171,11 +179,15 @@ class Server(ABC):
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    # How it is done.
+
     def move(self) -> None:
         """Take other ports, for the next start."""
         self.ports = {name: free_port() for name in self.ports}
 
-    # How it is done.
+    def client_context(self) -> ssl.SSLContext | None:
+        """What a client with a certificate needs; None without `tls`."""
+        return self.certificates.client_context() if self.certificates else None
 
     def environment(self) -> dict[str, str]:
         """The environment of the process: nothing of ours but the PATH and a home of its own."""
@@ -186,6 +198,7 @@ class Server(ABC):
         if self.folder == Path():
             self.folder = Path(tempfile.mkdtemp(prefix=f"unitd-{type(self).__name__.lower()}-"))
             guard_folder(self.folder)
+            self.certificates = write_certificates(self.folder / "certificates") if self.tls else None
         new = not self.data.exists()
         self.data.mkdir(exist_ok=True)
         return new
@@ -208,8 +221,9 @@ class Server(ABC):
             self._spawn()
 
     def _answers_now(self) -> bool:
+        """It answers, and not somebody else who has its port."""
         try:
-            return self.answers()
+            return self.answers() and self._process is not None and self._process.listens_on(self.port)
         except OSError:
             return False
 

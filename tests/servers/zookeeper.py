@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from .certificates import Certificates, write_certificates
+from .certificates import Certificates
 from .server import MissingProgram, Server, find_program
 
 JARS = Path("/usr/share/java")
@@ -31,17 +31,15 @@ class ZooKeeper(Server):
         self._java = find_program("java", self.install_hint)
         if not (JARS / "zookeeper.jar").exists():
             raise MissingProgram(f"ZooKeeper is not installed: {self.install_hint}")
-        super().__init__(("plain", "secure") if tls else ("plain",))
+        super().__init__(("plain", "secure") if tls else ("plain",), tls=tls)
         self.tick_milliseconds = tick_milliseconds
         self.minimum_session_milliseconds = minimum_session_milliseconds or 2 * tick_milliseconds
         self.maximum_session_milliseconds = maximum_session_milliseconds
-        self._tls = tls
-        self.certificates: Certificates | None = None
 
     @property
     def port(self) -> int:
         """The port of clients."""
-        return self.ports["secure" if self._tls else "plain"]
+        return self.ports["secure" if self.tls else "plain"]
 
     @property
     def url(self) -> str:
@@ -67,8 +65,6 @@ class ZooKeeper(Server):
 
     def command(self) -> list[str]:
         """Write the configuration and name the main class of a server without a quorum."""
-        if self._tls and self.certificates is None:
-            self.certificates = write_certificates(self.folder / "certificates")
         path = self.folder / "zoo.cfg"
         path.write_text("\n".join(self._configuration()) + "\n")
         options = [
@@ -81,11 +77,11 @@ class ZooKeeper(Server):
             "-Dzookeeper.jmx.log4j.disable=true",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         ]
-        if self._tls:
+        if self.tls:
             options.append("-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory")
         main_class = "org.apache.zookeeper.server.ZooKeeperServerMain"
         # The manifest of zookeeper.jar names most of what it needs; the rest are the logger, and what Netty needs for TLS.
-        names = ["zookeeper.jar", "slf4j-simple.jar", *(["netty-codec.jar", "netty-resolver.jar"] if self._tls else [])]
+        names = ["zookeeper.jar", "slf4j-simple.jar", *(["netty-codec.jar", "netty-resolver.jar"] if self.tls else [])]
         class_path = ":".join(str(JARS / name) for name in names)
         return [self._java, *options, "-cp", class_path, main_class, str(path)]
 
@@ -99,25 +95,22 @@ class ZooKeeper(Server):
             f"clientPort={self.ports['plain']}",
             "maxClientCnxns=0",
         ]
-        if self._tls:
+        if self.certificates is not None:
             lines += [
                 "secureClientPortAddress=127.0.0.1",
                 f"secureClientPort={self.port}",
                 "ssl.clientAuth=need",
-                *self._stores(),
+                *self._stores(self.certificates),
             ]
         return lines
 
-    def _stores(self) -> list[str]:
+    def _stores(self, certificates: Certificates) -> list[str]:
         """ZooKeeper reads PEM files, with the key and its certificate in one."""
-        assert self.certificates is not None
         key_store = self.folder / "certificates" / "server-both.pem"
-        key_store.write_text(
-            self.certificates.server_key.read_text() + self.certificates.server_certificate.read_text()
-        )
+        key_store.write_text(certificates.server_key.read_text() + certificates.server_certificate.read_text())
         return [
             f"ssl.keyStore.location={key_store}",
             "ssl.keyStore.type=PEM",
-            f"ssl.trustStore.location={self.certificates.ca}",
+            f"ssl.trustStore.location={certificates.ca}",
             "ssl.trustStore.type=PEM",
         ]
