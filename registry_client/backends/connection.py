@@ -133,11 +133,12 @@ class HttpConnection:
         self._address = self._addresses[(self._addresses.index(self._address) + 1) % len(self._addresses)]
 
     async def request(
-        self, verb: str, method: str, path: str, body: bytes | None, timeout_seconds: float
+        self, verb: str, method: str, path: str, body: bytes | None, timeout_seconds: float, *, resend: bool = True
     ) -> HttpAnswer:
         """The whole answer. `timeout_seconds` is for all: the wait for the turn, connecting, answering.
 
-        Only for idempotent requests: one that finds a kept connection closed is sent once more on a new one.
+        Only for idempotent requests: one that finds a kept connection closed is sent once more on a new one, unless
+        `resend` is false, for a question that has no answer in another life of the server.
         Raises RegistryUnavailable ("cannot <verb>: ..."), or RegistryRejected (`answer_too_large`).
         """
         sent = False
@@ -145,7 +146,7 @@ class HttpConnection:
             async with asyncio.timeout(timeout_seconds), self._turn:
                 self._sent = False
                 try:
-                    return await self._attempts(verb, method, path, body, timeout_seconds)
+                    return await self._attempts(verb, method, path, body, timeout_seconds, resend)
                 finally:
                     sent = self._sent
         except TimeoutError as error:
@@ -196,16 +197,19 @@ class HttpConnection:
         return RegistryUnavailable(message, may_have_counted=sent)
 
     async def _attempts(
-        self, verb: str, method: str, path: str, body: bytes | None, timeout_seconds: float
+        self, verb: str, method: str, path: str, body: bytes | None, timeout_seconds: float, resend: bool
     ) -> HttpAnswer:
+        if not resend and self._reader is not None and not self._is_usable():
+            raise _Broken("it closed the connection", True)
         if self._is_usable():
             try:
                 answer = await self._attempt(verb, method, path, body)
             except _Broken as error:
-                if not error.before_answer:
+                if not (error.before_answer and resend):
                     raise
             else:
-                if answer.status != 408:  # the server's farewell to an idle connection, sent before the request came
+                # 408 is the server's farewell to an idle connection, sent before the request came.
+                if answer.status != 408 or not resend:
                     return answer
         await self._connect(timeout_seconds)
         return await self._attempt(verb, method, path, body)

@@ -21,44 +21,12 @@ from registry_client.backends.embedded import EmbeddedBackend, EmbeddedRegistry
 from registry_client.backends.http import HttpBackend
 from registry_client.server import MAX_BODY_BYTES, RegistryApi
 from registry_client.testing import FakeBackend
-
-
-class Site:
-    """One running registry. Subclasses start it in `start` and end it in `stop`."""
-
-    min_ttl_seconds = 0.5  # the shortest ttl that the registry grants
-    restarts_empty = True  # it has no disk
-    lateness_seconds = 0.5  # how long after its ttl an entry may be seen on a busy machine
-
-    def __init__(self) -> None:
-        self._opened: list[Backend] = []
-
-    def open(self) -> Backend:
-        """One more client; it is closed when the test ends."""
-        self._opened.append(self.new_backend())
-        return self._opened[-1]
-
-    def new_backend(self) -> Backend:
-        raise NotImplementedError
-
-    async def start(self) -> None:
-        """Start the registry."""
-
-    async def stop(self) -> None:
-        """End it."""
-
-    async def restart_empty(self) -> None:
-        """End it and start it again at the same address, with nothing in its memory."""
-        raise NotImplementedError
-
-    async def __aenter__(self) -> Site:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for backend in self._opened:
-            await backend.close()
-        await self.stop()
+from tests.contract.site import Site
+from tests.contract.site_consul import ConsulSite
+from tests.contract.site_etcd import EtcdSite
+from tests.contract.site_redis import RedisSite
+from tests.contract.site_zookeeper import ZooKeeperSite
+from tests.servers.fixtures import *  # noqa: F403  # the real servers
 
 
 class EmbeddedSite(Site):
@@ -220,6 +188,10 @@ SITES: dict[str, Callable[[pytest.FixtureRequest], Site]] = {
     "fake": lambda request: FakeSite(),
     "http": lambda request: HttpSite(),
     "http over a unix socket": lambda request: UnixSite(),
+    "consul": lambda request: ConsulSite(request.getfixturevalue("consul")),
+    "etcd": lambda request: EtcdSite(request.getfixturevalue("etcd")),
+    "redis": lambda request: RedisSite(request.getfixturevalue("redis_server")),
+    "zookeeper": lambda request: ZooKeeperSite(request.getfixturevalue("zookeeper")),
 }
 
 

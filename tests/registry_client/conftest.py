@@ -7,6 +7,8 @@ import inspect
 
 import pytest
 
+from tests.servers.fixtures import *  # noqa: F403  # the real servers
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
