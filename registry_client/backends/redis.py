@@ -107,7 +107,11 @@ class RedisBackend:
         for start in range(0, len(usual), _RENEWALS_A_CALL):
             some = usual[start : start + _RENEWALS_A_CALL]
             words = [f"{key.generation} {key.service}/{key.instance}".encode(errors="surrogatepass") for key in some]
-            _, *places = await self._call(verb, self._renewals, self._scripts.renew, words)
+            try:
+                _, *places = await self._call(verb, self._renewals, self._scripts.renew, words)
+            except RegistryUnavailable as error:
+                error.may_have_counted |= start > 0
+                raise
             lost.update(some[place] for place in places)
         return frozenset(lost)
 
@@ -132,7 +136,7 @@ class RedisBackend:
 
     async def get(self, service: str, instance: str) -> Entry | None:
         """See `Backend.get`. A replica refuses the question, for it may know less than the master."""
-        words = [_encoded(service), _encoded(instance)]
+        words = [_encoded(service) if "/" not in service else b"", _encoded(instance)]
         first, *rest = await self._call(f"read {instance} of {service}", self._calls, self._scripts.get, words)
         return None if first == ABSENT else self._read(b"/".join(words), rest[0])
 

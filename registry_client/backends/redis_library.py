@@ -70,6 +70,11 @@ class Wire(AbstractConnection):
         reader, writer = self._reader, self._writer
         return not (reader is None or writer is None or reader.at_eof() or writer.transport.is_closing())
 
+    async def disconnect(self, *arguments: Any, **options: Any) -> None:
+        """The library calls it when its greeting fails; its own way says goodbye, and over TLS waits for an answer."""
+        self.abort()
+        await super().disconnect(*arguments, **options)
+
     def abort(self) -> None:
         """Close at once: what the kernel has not taken yet is not sent."""
         writer, self._reader, self._writer = self._writer, None, None

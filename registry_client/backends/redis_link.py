@@ -225,7 +225,9 @@ class RedisLink:
         )
         try:
             await self._wire.connect()
-        except library.RedisError as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise _translated(library, error) from error
         await self._greet()
 
@@ -255,7 +257,9 @@ class RedisLink:
         try:
             await wire.send_packed_command(library.packed(words), check_health=False)
             answer = await wire.read_response(disable_decoding=True)
-        except library.RedisError as error:
+        except OSError:
+            raise
+        except Exception as error:  # the library's own errors, and whatever rubbish makes its reader raise
             raise _translated(library, error) from error
         if wire is not self._wire:
             raise _Broken("this client of it was closed")
@@ -285,7 +289,7 @@ def _translated(library: Any, error: Exception) -> Exception:
     reason = str(error) or type(error).__name__
     if isinstance(error, library.NoScriptError):
         return _NotKnown(reason)
-    if isinstance(error, library.REFUSED) or reason.startswith("NOPERM") or "NOPERM" in reason[:60]:
+    if isinstance(error, library.REFUSED) or "NOPERM" in reason[:60]:
         return _Refused(reason)
     if isinstance(error, library.OutOfMemoryError) or reason.startswith("OOM "):
         return ServerFull(reason)

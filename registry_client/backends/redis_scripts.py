@@ -224,8 +224,8 @@ class Text:
 class Script:
     """One script for the key `<prefix>:meta`.
 
-    `when_full` lets it run in a server whose memory is full, for it needs next to none; that takes Redis 7. A script
-    with flags is also refused by a replica before it begins.
+    `when_full` lets it run in a server whose memory is full, for it needs next to none. Redis 7 goes by that flag; an
+    older one lets every script of ours run, for it looks at its memory only until a script's first write.
     """
 
     __slots__ = ("_flagged", "_plain", "key")
