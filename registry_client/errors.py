@@ -25,7 +25,8 @@ class RegistryRejected(RegistryError):
     """The call is wrong and stays wrong: do not repeat it as it is.
 
     `code` is for programs: `stale_generation` (then `held_generation` is the one in the registry), `bad_entry`
-    (then `key` is the field to blame), `bad_ttl`, `bad_request`, `closed`, `answer_too_large`, or `http_<status>`.
+    (then `key` is the field to blame), `bad_ttl`, `permission_denied`, `bad_request`, `closed`, `answer_too_large`,
+    `http_<status>`, or what only one backend knows.
     """
 
     def __init__(self, message: str, *, code: str, key: str = "", held_generation: int | None = None) -> None:

@@ -29,6 +29,7 @@ from .consul_renewals import Renewals, counted
 
 LATENESS_SECONDS = 0.5  # between the agent's timer and the servers' knowledge; 6 ms on an idle host
 
+_USUAL_URL = "http://127.0.0.1:8500"
 _COALESCE_SECONDS, _COALESCE_ALL_SECONDS = 0.05, 0.25  # between two answers of a watch; changes in between are one
 _IDLE_PAUSE_SECONDS = 1.0
 _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
@@ -52,7 +53,7 @@ class ConsulBackend:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8500",
+        url: str = _USUAL_URL,
         *,
         timeout_seconds: float = 2.0,
         token: str | Secret | None = None,
@@ -91,7 +92,10 @@ class ConsulBackend:
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Raise BadOption for a value that cannot be used."""
-        if "url" in options and len(HttpAddress.parse_all(cls.name, options["url"])) > 1:
+        url = options.get("url", _USUAL_URL)
+        if not isinstance(url, str):
+            raise BadOption(cls.name, "url", "must be a string")
+        if len(HttpAddress.parse_all(cls.name, url)) > 1:
             raise BadOption(cls.name, "url", "give one agent: entries live at the agent that they are registered at")
         for option in ("prefix", "datacenter"):
             value = options.get(option)
@@ -187,11 +191,13 @@ class ConsulBackend:
 
     async def deregister(self, key: LeaseKey) -> bool:
         """See `Backend.deregister`. RegistryRejected (`other_agent`): it was registered at another node's agent."""
-        verb = f"deregister {key}"
-        held, _ = await self._asking.held(verb, key, self._reader)
+        verb, pattern = f"deregister {key}", layout.id_pattern(self._prefix, key.service, key.instance)
+        listed, _ = await self._asking.held(verb, key, self._reader)
+        # What the agent holds will be in the catalog, even if it is not there yet, or no more.
+        local = await self._asking.local(verb, "checks", f'ServiceID matches "{pattern}"')
+        held = listed + read(verb, lambda: self._reader.records(local.values()))
         layout.refuse_older("deregister", key, held)
-        known = [record.identifier for record in held if record.generation <= key.generation]
-        for identifier in {layout.service_id(self._prefix, key), *known}:  # the agent may know it, and no server yet
+        for identifier in {record.identifier for record in held if record.generation <= key.generation}:
             await self._asking.remove(verb, identifier)
         if not any(record.is_there for record in held):
             return False

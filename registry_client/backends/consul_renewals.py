@@ -2,8 +2,8 @@
 
 A renewal is the pass of a check, and the agent does that without asking anybody. So there are two more questions:
 which leases are over, for a pass would revive them; and, now and then, which are missing in the catalog although the
-agent has them. That happens when the servers have lost their data, or somebody has deleted an entry there alone; the agent
-would notice only after minutes.
+agent has them. That happens when the servers have lost their data, or somebody has deleted an entry there alone; the
+agent would notice only after minutes.
 """
 
 from __future__ import annotations
@@ -65,23 +65,27 @@ class Renewals:
 
     async def _unlisted(self, checks: Sequence[str]) -> set[str]:
         """Those that are not in the catalog. None when that is not known: the agent's word stands."""
-        if checks and time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = time.monotonic()
-            try:
-                self._listed = await self._look(checks[0])
-            except RegistryError:
-                self._listed = None
+        due = time.monotonic() - self._looked_at >= LOOK_SECONDS
+        if checks and (due or self._not_listed(checks)):  # who is not, may have been registered since by somebody else
+            await self._look(checks[0])
+        return self._not_listed(checks)
+
+    def _not_listed(self, checks: Sequence[str]) -> set[str]:
         return set() if self._listed is None else {check for check in checks if check not in self._listed}
 
-    async def _look(self, check: str) -> set[str] | None:
+    async def _look(self, check: str) -> None:
+        self._looked_at, self._listed = time.monotonic(), None
         verb = "look into the catalog"
-        if not self._node:
-            at_agent = await self._asking.local(verb, "checks", f'CheckID == "{check}"')
-            self._node = next((str(item.get("Node")) for item in at_agent.values()), "")
-        query = {"consistent": "", "filter": f'ServiceTags contains "{self._prefix}"'}
-        path = f"/v1/health/node/{quoted(self._node)}"
-        answer = await self._asking.query(verb, path, query, self._look_timeout_seconds)
-        return read(verb, lambda: {str(item["CheckID"]) for item in answer.value})
+        try:
+            if not self._node:
+                at_agent = await self._asking.local(verb, "checks", f'CheckID == "{check}"')
+                self._node = next((str(item.get("Node")) for item in at_agent.values()), "")
+            query = {"consistent": "", "filter": f'ServiceTags contains "{self._prefix}"'}
+            path = f"/v1/health/node/{quoted(self._node)}"
+            answer = await self._asking.query(verb, path, query, self._look_timeout_seconds)
+            self._listed = read(verb, lambda: {str(item["CheckID"]) for item in answer.value})
+        except RegistryError:
+            return  # then they cannot be found missing
 
 
 @contextmanager
