@@ -84,9 +84,10 @@ class ConsulBackend:
         )
         self._prefix, self._reaping_seconds, self._reader = prefix, deregister_after_seconds, Reader(prefix)
         self._right_datacenter = datacenter is None
-        self._holding, self._asking = ConsulAgent(self._settings), ConsulAgent(self._settings)
-        self._agents = {self._holding, self._asking}
-        self._renewals = Renewals(self._holding, self._asking, prefix, timeout_seconds)
+        # Renewals have one more: they must not wait behind the registrations of a thousand units.
+        self._holding, self._renewing, self._asking = (ConsulAgent(self._settings) for _ in range(3))
+        self._agents = {self._holding, self._renewing, self._asking}
+        self._renewals = Renewals(self._renewing, self._asking, prefix, timeout_seconds)
         self._closed = asyncio.Event()
 
     @classmethod

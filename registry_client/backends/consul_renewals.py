@@ -22,10 +22,10 @@ LOOK_SECONDS = 5.0  # between two looks into the catalog
 
 
 class Renewals:
-    """The renewals of one client: `holding` makes them, `asking` looks into the catalog."""
+    """The renewals of one client: `renewing` makes them, `asking` looks into the catalog."""
 
-    def __init__(self, holding: ConsulAgent, asking: ConsulAgent, prefix: str, timeout_seconds: float) -> None:
-        self._holding, self._asking, self._prefix = holding, asking, prefix
+    def __init__(self, renewing: ConsulAgent, asking: ConsulAgent, prefix: str, timeout_seconds: float) -> None:
+        self._renewing, self._asking, self._prefix = renewing, asking, prefix
         self._look_timeout_seconds = timeout_seconds / 4  # it must not keep the renewals waiting for long
         self._node = ""
         self._looked_at = -LOOK_SECONDS
@@ -42,7 +42,7 @@ class Renewals:
         verb = f"renew {len(keys)} lease" + "s" * (len(keys) != 1)
         ours = f'ServiceTags contains "{self._prefix}"'
         with counted(False):
-            expired = await self._holding.local(verb, "checks", f'Status != "passing" and {ours}')
+            expired = await self._renewing.local(verb, "checks", f'Status != "passing" and {ours}')
         checks = {lease_id(service_id(self._prefix, key)): key for key in keys}
         lost: set[str] = set()
         known: Mapping[str, Any] | None = None  # asked for when the agent refuses: its words are not for programs
@@ -51,12 +51,12 @@ class Renewals:
                 lost.add(check)
                 continue
             with counted(True if number else None):
-                answer = await self._holding.ask(verb, "PUT", f"/v1/agent/check/pass/{check}")
+                answer = await self._renewing.ask(verb, "PUT", f"/v1/agent/check/pass/{check}")
                 if is_done(answer):
                     continue
                 if answer.status not in (404, 500):
                     raise failure(verb, answer)
-                known = await self._holding.local(verb, "checks", ours) if known is None else known
+                known = await self._renewing.local(verb, "checks", ours) if known is None else known
             if check in known:
                 raise failure(verb, answer)
             lost.add(check)
