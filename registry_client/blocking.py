@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .backend import Backend
+from .backend import Backend, Inspection
 from .client import DEFAULT_TTL_SECONDS, HeldLease, RegistryClient
-from .errors import RegistryRejected
+from .errors import RegistryError, RegistryRejected
 from .lease import LeaseState
 from .model import Entry, LeaseKey, Snapshot
 
@@ -30,9 +30,14 @@ class _LoopThread:
         self._thread.start()
         self._loop, self._stopping = self._started.result()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._thread.is_alive()
+
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run it there and wait; an exception here (Ctrl-C) cancels it there."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             coroutine.close()
             raise RegistryRejected("cannot use the registry: this client of it is closed", code="closed")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -41,6 +46,13 @@ class _LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it there and wait, but for a garbage collection that happens to run in that thread: it cannot wait."""
+        if threading.current_thread() is self._thread:
+            asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        else:
+            self.call(coroutine)
 
     def stop(self) -> None:
         """End the loop and the thread; calls under way are cancelled."""
@@ -66,18 +78,30 @@ class BlockingLease:
 
     @property
     def state(self) -> LeaseState:
-        """How sure it is that the entry is in the registry, at this moment."""
-        return self._thread.call(self._state())
+        """How sure it is that the entry is in the registry, at this moment; `ABSENT` once its client is closed."""
+        return self._thread.call(self._state()) if self._thread.is_alive else LeaseState.ABSENT
 
     async def _state(self) -> LeaseState:
         return self._lease.state
 
+    @property
+    def error(self) -> RegistryError | None:
+        """What the last beat failed with, or None."""
+        return self._lease.error
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still renewed: until `close`, or until a newer generation of the instance was registered."""
+        return self._lease.is_running
+
     def update(self, **changes: Any) -> None:
-        """Change fields of the entry, such as `weight=50`."""
+        """Change fields of the entry, such as `weight=50`; see `client.HeldLease.update`."""
         self._thread.call(self._lease.update(**changes))
 
     def close(self) -> bool:
-        """Stop renewing and delete the entry; False: it will expire by itself."""
+        """Stop renewing and delete the entry; False: it will expire by itself. May be called twice."""
+        if not self._thread.is_alive:  # its client has closed it
+            return self._lease.lease.last_possible_at is None
         return self._thread.call(self._lease.close())
 
     def __enter__(self) -> BlockingLease:
@@ -116,22 +140,26 @@ class BlockingRegistryClient:
         """All entries of a service, or of all."""
         return self._thread.call(self._client.list(service))
 
+    def inspect(self, ttl_seconds: float = DEFAULT_TTL_SECONDS) -> Inspection:
+        """What the registry says about itself, and what an entry of that ttl would really get."""
+        return self._thread.call(self._client.inspect(ttl_seconds))
+
     def select(self, service: str) -> Entry | None:
         """One entry of the service by weight; None: nobody takes traffic."""
         return self._thread.call(self._client.select(service))
 
     def watch(self, service: str | None = None, since: int = 0, epoch: str | None = None) -> Iterator[Snapshot]:
         """Complete snapshots, one after each change; waits for the next one. Ends at `close`."""
-        snapshots = self._client.watch(service, since, epoch)
+        snapshots, turn = self._client.watch(service, since, epoch), asyncio.Lock()
         try:
-            while (snapshot := self._thread.call(_next(snapshots))) is not None:
+            while (snapshot := self._thread.call(_next(snapshots, turn))) is not None:
                 yield snapshot
         except CancelledError:
             if not self._closed:
                 raise
         finally:
             if not self._closed:
-                self._thread.call(snapshots.aclose())
+                self._thread.finish(_end(snapshots, turn))
 
     def close(self) -> None:
         """Close the leases that are still held, the backend and the thread. May be called twice."""
@@ -151,5 +179,11 @@ class BlockingRegistryClient:
         self.close()
 
 
-async def _next(snapshots: Any) -> Snapshot | None:
-    return await anext(snapshots, None)
+async def _next(snapshots: AsyncGenerator[Snapshot, None], turn: asyncio.Lock) -> Snapshot | None:
+    async with turn:
+        return await anext(snapshots, None)
+
+
+async def _end(snapshots: AsyncGenerator[Snapshot, None], turn: asyncio.Lock) -> None:
+    async with turn:  # a wait that Ctrl-C has cut off may be tidying up
+        await snapshots.aclose()

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import lease as leases
-from .backend import ENTRY_POINT_GROUP, Backend, Capability
+from .backend import ENTRY_POINT_GROUP, Backend, Capability, Inspection
 from .entry_points import entry_points
 from .errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
 from .lease import Lease, LeaseState
@@ -126,19 +126,28 @@ class HeldLease:
     async def update(self, **changes: Any) -> None:
         """Change fields of the entry, such as `weight=50` or `status="draining"`, but not which entry it is.
 
-        When it raises RegistryUnavailable, the next beat brings the change. LeaseLost: it was closed, or superseded.
+        RegistryUnavailable: the next beat brings the change. RegistryRejected: it is dropped, and the entry stays as it
+        was (`stale_generation`: the lease ends with the next beat). LeaseLost: the lease has ended.
         """
         entry = replace(self._entry, **changes)
         if entry.key != self._entry.key:
             raise ValueError("cannot update an entry's service, instance or generation: register another entry")
         async with self._one_at_a_time:
             self._refuse_withdrawn()
+            before = self._entry, self._changed
             self._entry, self._changed = entry, True
             try:
-                await self._update(entry)
-            except LeaseLost:
-                self._refuse_withdrawn()  # closed while it was on its way: it must not come back
-                await self._register()
+                await self._update_or_register(entry)
+            except RegistryRejected:  # beats with what is refused would end a good registration
+                self._entry, self._changed = before
+                raise
+
+    async def _update_or_register(self, entry: Entry) -> None:
+        try:
+            await self._update(entry)
+        except LeaseLost:
+            self._refuse_withdrawn()  # closed while it was on its way: it must not come back
+            await self._register()
 
     def _refuse_withdrawn(self) -> None:
         if self._lease.withdrawn:
@@ -275,6 +284,10 @@ class RegistryClient:
     ) -> AsyncGenerator[Snapshot, None]:
         """Complete snapshots, one after each change; see `Backend.watch`."""
         return self.backend.watch(service, since, epoch)
+
+    async def inspect(self, ttl_seconds: float = DEFAULT_TTL_SECONDS) -> Inspection:
+        """What the registry says about itself, and what an entry of that ttl would really get."""
+        return await self.backend.inspect(ttl_seconds)
 
     async def select(self, service: str) -> Entry | None:
         """One entry of the service by weight, from a fresh list; None: nobody takes traffic.

@@ -211,6 +211,64 @@ async def test_an_update_that_failed_arrives_with_the_next_beat() -> None:
     await backend.close()
 
 
+async def test_an_update_that_is_refused_leaves_the_registration_as_it_was() -> None:
+    backend = FakeBackend()
+    lease = HeldLease(backend, entry(), TTL)
+    await lease.start()
+    backend.fail_next(error=RegistryRejected("cannot update: too large here", code="bad_entry"))
+    with pytest.raises(RegistryRejected):
+        await lease.update(metadata={"a": "b"})
+    assert lease.entry == entry()
+    await until(lambda: count(backend, "renew") >= 2)
+    assert count(backend, "register") == 1  # beats with the refused entry would have ended the lease
+    assert (lease.state, lease.is_running) == (LeaseState.HELD, True)
+    await lease.update(weight=7)
+    assert await backend.get("s", "n/1") == entry(weight=7)
+    await lease.close()
+    await backend.close()
+
+
+@pytest.mark.parametrize("prolongs", [False, True])
+async def test_an_update_after_a_newer_generation_was_registered_is_refused_and_the_lease_ends(prolongs: bool) -> None:
+    backend = FakeBackend()
+    if prolongs:
+        backend.capabilities -= {Capability.UPDATE_WITHOUT_RENEWAL}
+    async with RegistryClient(backend) as client:
+        lease = await client.register(entry(), TTL)
+        await backend.register(entry(generation=2), 10)
+        with pytest.raises(RegistryRejected) as refused:
+            await lease.update(weight=7)
+        assert (refused.value.code, refused.value.held_generation) == ("stale_generation", 2)
+        await until(lambda: not lease.is_running)
+        with pytest.raises(LeaseLost):
+            await lease.update(weight=8)
+        assert await client.get("s", "n/1") == entry(generation=2)
+
+
+async def test_where_updates_prolong_an_update_of_a_lost_entry_registers_it_and_the_lease_is_held() -> None:
+    backend = FakeBackend()
+    backend.capabilities -= {Capability.UPDATE_WITHOUT_RENEWAL}
+    async with RegistryClient(backend) as client:
+        lease = await client.register(entry(), 10)
+        backend.forget()
+        await lease.update(weight=7)
+        assert await client.get("s", "n/1") == entry(weight=7)
+        assert lease.state is LeaseState.HELD
+
+
+async def test_where_updates_prolong_one_without_an_answer_makes_the_lease_doubtful() -> None:
+    backend = FakeBackend()
+    backend.capabilities -= {Capability.UPDATE_WITHOUT_RENEWAL}
+    async with RegistryClient(backend) as client:
+        lease = await client.register(entry(), TTL)
+        backend.fail_next()
+        with pytest.raises(RegistryUnavailable):
+            await lease.update(weight=7)
+        assert lease.state is LeaseState.SUSPENDED
+        await until(lambda: lease.state is LeaseState.HELD)
+        assert await client.get("s", "n/1") == entry(weight=7)
+
+
 async def test_an_update_under_way_at_the_closing_does_not_bring_the_entry_back() -> None:
     backend = FakeBackend()
     lease = HeldLease(backend, entry(), 10)
@@ -285,6 +343,7 @@ async def test_a_client_closes_the_leases_it_still_has() -> None:
 async def test_look_ups_go_to_the_backend() -> None:
     async with RegistryClient(FakeBackend()) as client:
         assert await client.select("s") is None
+        assert (await client.inspect(10)).granted_ttl_seconds == 10
         await client.register(entry("n/1", weight=0), 10)
         await client.register(entry("n/2", weight=1), 10)
         chosen = await client.select("s")
