@@ -26,11 +26,15 @@ from registry_client.lease import Lease
 from registry_client.model import Entry, LeaseKey
 
 from ..host.clock import chance, monotonic
+from .outage import Outage, counted
 
 log = logging.getLogger("unitd.heartbeat")
 
 TOGETHER = 0.05  # share of the ttl: beats due within it travel with the first one
+# What is wrong with one entry, not with the registry: each unit is named.
+OF_ONE_ENTRY = frozenset({"bad_entry", "bad_ttl", "stale_generation"})
 REGISTRATIONS_PER_SECOND = 50.0  # of one host, of entries that its registry has lost
+REGISTRATIONS_AT_ONCE = 32  # as many as any registry answers within the time limit of one
 RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
 
 
@@ -87,7 +91,10 @@ class Heartbeats:
         `name` is the registry's, where a host has several.
         """
         self._name = f"registry {name}: " if name else ""
+        self._outage = Outage(self._name)
         self._herd = Herd()
+        self._registering = 0
+        self._queue: dict[str, Agent] = {}  # those that wait for their turn to be registered
         self._granted: dict[float, float] = {}  # ttl that was asked for -> that was granted
         self._backend, self._on_confirmed = backend, on_confirmed
         self._vouch, self._on_doubt = vouch, on_doubt
@@ -141,6 +148,7 @@ class Heartbeats:
         """
         agent = self._agents[unit]
         agent.fenced, agent.due_at = True, math.inf
+        self._outage.forget(unit)
         while agent.calls:  # answered or cut at the backend's time limit
             await asyncio.wait(agent.calls)
         agent.lease = leases.withdrawn(agent.lease)
@@ -167,6 +175,7 @@ class Heartbeats:
     def forget(self, unit: str) -> None:
         """Its entry is gone."""
         agent = self._agents.pop(unit, None)
+        self._outage.forget(unit)
         if agent is not None:
             agent.fenced = True
 
@@ -198,7 +207,31 @@ class Heartbeats:
     # Beats.
 
     def _register(self, unit: str, agent: Agent) -> None:
-        self._start([agent], self._register_now(unit, agent))
+        """Now, or when others were answered: a crowd inside of the backend would wait there until its time limit."""
+        if self._registering >= REGISTRATIONS_AT_ONCE:
+            agent.due_at = math.inf
+            self._queue[unit] = agent
+            return
+        self._registering += 1
+        self._start([agent], self._register_in_turn(unit, agent))
+
+    async def _register_in_turn(self, unit: str, agent: Agent) -> None:
+        try:
+            await self._register_now(unit, agent)
+        finally:
+            self._registering -= 1
+            self._register_next()
+
+    def _register_next(self) -> None:
+        while self._queue and self._registering < REGISTRATIONS_AT_ONCE:
+            unit = next(iter(self._queue))
+            agent = self._queue.pop(unit)
+            if agent.fenced or self._agents.get(unit) is not agent:
+                continue
+            if doubt := self._vouch(unit):
+                self._withhold(unit, agent, doubt)
+            else:
+                self._register(unit, agent)
 
     def _start(self, agents: list[Agent], beat: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(beat)
@@ -223,12 +256,11 @@ class Heartbeats:
             grant = await self._backend.register(agent.entry, asked)
         except RegistryRejected as error:
             agent.lease = leases.refused(agent.lease, sent_at)
-            self._report(unit, agent, f"not registered: {error}")
+            self._refused(unit, agent, error)
         except Exception as error:
-            self._unanswered(unit, agent, sent_at, "not registered", error)
+            self._unanswered({unit: agent}, sent_at, "not registered", error)
         else:
-            agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), grant.ttl_seconds)
-            agent.trouble = ""
+            self._answered(unit, agent, sent_at, grant.ttl_seconds)
             self._note_grant(asked, grant.ttl_seconds)
             if not agent.fenced:
                 self._on_confirmed(unit)
@@ -245,32 +277,51 @@ class Heartbeats:
         try:
             lost = await self._backend.renew([agent.key for agent in agents.values()])
         except Exception as error:
-            for unit, agent in agents.items():
-                self._unanswered(unit, agent, sent_at, "unconfirmed", error)
+            self._unanswered(agents, sent_at, "unconfirmed", error)
             return
+        gone = []
         for unit, agent in agents.items():
             if agent.key in lost:
-                log.warning("%s: %sthe registry has lost its entry; registering again", unit, self._name)
                 agent.lease = leases.refused(agent.lease, sent_at)
+                gone.append(unit)
             else:
-                agent.lease = leases.confirmed(agent.lease, sent_at, monotonic(), agent.lease.ttl_seconds)
-                agent.trouble = ""
+                self._answered(unit, agent, sent_at, agent.lease.ttl_seconds)
+        if gone:
+            whose = "its entry" if len(gone) == 1 else "their entries"
+            log.warning("%s: %sthe registry has lost %s; registering again", counted(gone), self._name, whose)
 
-    def _unanswered(self, unit: str, agent: Agent, sent_at: float, what: str, error: Exception) -> None:
+    def _answered(self, unit: str, agent: Agent, sent_at: float, ttl_seconds: float) -> None:
+        now = monotonic()
+        agent.lease = leases.confirmed(agent.lease, sent_at, now, ttl_seconds)
+        agent.trouble = ""
+        self._outage.answered(unit, now)
+
+    def _unanswered(self, agents: dict[str, Agent], sent_at: float, what: str, error: Exception) -> None:
         """A beat may have counted. Backends are plugins: one that breaks its promise must not end the beating."""
-        counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
-        agent.lease = leases.unanswered(agent.lease, sent_at, monotonic(), may_have_counted=counted)
+        now = monotonic()
+        may_have_counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
         known = isinstance(error, RegistryError)
-        self._report(unit, agent, f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}")
+        trouble = f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}"
+        for agent in agents.values():
+            agent.lease = leases.unanswered(agent.lease, sent_at, now, may_have_counted=may_have_counted)
+            agent.trouble = f"{self._name}{trouble}"
+        self._outage.failed([unit for unit, agent in agents.items() if not agent.fenced], trouble, now)
 
-    def _report(self, unit: str, agent: Agent, trouble: str) -> None:
-        if not agent.trouble:
-            log.warning("%s: %s%s; tried again", unit, self._name, trouble)
-        agent.trouble = f"{self._name}{trouble}"
+    def _refused(self, unit: str, agent: Agent, error: RegistryRejected) -> None:
+        trouble = f"not registered: {error}"
+        before, agent.trouble = agent.trouble, f"{self._name}{trouble}"
+        if agent.fenced:
+            return
+        if error.code not in OF_ONE_ENTRY:
+            self._outage.failed([unit], trouble, monotonic())
+        elif agent.trouble != before:
+            self._outage.forget(unit)
+            log.warning("%s: %s; tried again", unit, agent.trouble)
 
     def _withhold(self, unit: str, agent: Agent, doubt: str) -> None:
         """No beat for what cannot be vouched for; it is looked at again when the next one would be due."""
         agent.trouble = f"not renewed: {doubt}"
+        self._outage.forget(unit)
         agent.due_at = monotonic() + agent.lease.ttl_seconds / 3
         self._on_doubt(unit, doubt)
 

@@ -406,6 +406,48 @@ def test_a_registry_that_is_away_suspends_and_is_tried_until_it_is_back(
     assert caplog.text.count("unconfirmed") == 1
 
 
+def test_many_units_of_a_registry_that_is_away_and_forgets_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "unitd.heartbeat")
+
+    async def scenario() -> None:
+        async with fleet() as it:
+            units = [f"cart:{number:02}" for number in range(40)]
+            await it.published(*units)
+            it.backend.forget()
+            await until(lambda: all(it.confirmed.count(unit) == 2 for unit in units), "registered again")
+            it.backend.fail_next(10_000)
+            await until(lambda: all(it.beats.trouble(unit) for unit in units))
+            it.backend._failures.clear()
+            await until(lambda: all(it.state(unit) is LeaseState.HELD for unit in units), "held again")
+
+    run(scenario())
+    lines = caplog.messages
+    assert 1 <= sum("the registry has lost" in line for line in lines) <= 20, "a line for each call, not for each unit"
+    assert 1 <= sum("; tried again" in line for line in lines) <= 3
+    assert lines[-1].startswith("40 units (cart:00, cart:01, cart:02, ...): confirmed again, after ")
+
+
+def test_entries_that_are_refused_for_their_own_sake_are_named_each(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(FakeBackend):
+        tries = 0
+
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            self.tries += 1
+            code = "bad_entry" if entry.unit.startswith("bad") else "permission_denied"
+            raise RegistryRejected(f"cannot register {entry.unit}: {code}", code=code)
+
+    async def scenario() -> None:
+        backend = Refusing()
+        it = Fleet(backend)
+        it.publish("bad:0", "bad:1", "denied:0", "denied:1")
+        await until(lambda: backend.tries > 12, "tried again")
+        await it.beats.close()
+        await it.backend.close()
+
+    run(scenario())
+    assert [line.partition(": not registered")[0] for line in caplog.messages] == ["bad:0", "bad:1", "denied:0"]
+
+
 def test_retries_pause_instead_of_hammering() -> None:
     async def scenario() -> None:
         async with fleet() as it:
@@ -700,3 +742,29 @@ def test_a_ttl_that_the_registry_does_not_grant_is_said_once_and_the_granted_one
 
     run(scenario())
     assert caplog.text.count("grants a ttl of 2 s where 0.6 s were asked for") == 1
+
+
+def test_of_a_crowd_only_some_are_registered_at_once_and_who_leaves_meanwhile_never_is() -> None:
+    class Slow(FakeBackend):
+        at_once = most = 0
+
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            await asyncio.sleep(0.01)
+            self.at_once -= 1
+            return await super().register(entry, ttl_seconds)
+
+    units = [f"u{number}" for number in range(4 * heartbeat.REGISTRATIONS_AT_ONCE)]
+
+    async def scenario() -> None:
+        backend = Slow()
+        it = Fleet(backend)
+        it.publish(*units)
+        await it.beats.withdraw(units[-1], deregister=False)
+        await until(lambda: len(it.confirmed) == len(units) - 1, "all others registered")
+        assert backend.most == heartbeat.REGISTRATIONS_AT_ONCE
+        assert await it.held(units[-1]) is None
+        await it.beats.close()
+
+    run(scenario())
