@@ -76,6 +76,8 @@ class Parts:
         self.attempts = self.journal.attempts()
         state_id, life = self.journal.state_id(), self.journal.next_life()
         self.history = History(life)
+        self._doctor: Any = None
+        self._clocks_apart = wall() - monotonic()
         self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
         self.cgroups = self._make_cgroups()
         self.recorder = Recorder(self.journal)
@@ -227,6 +229,21 @@ class Parts:
         self.journal.record_attempts([(NODE, life)])
         entry = node_entry(self.spec.node, host, port, life, iso())
         self.registries.publish(NODE, entry, self.spec.registry_ttl_seconds)
+
+    def examine(self) -> Any:
+        """Whether all of this can work: an awaitable of findings and facts."""
+        if self._doctor is None:
+            # Loaded for who asks: the daemon itself needs none.
+            self._doctor = import_module(".agents.doctor", __package__).make_doctor(
+                self.spec,
+                self.registries,
+                self.runners,
+                cgroups=self.cgroups,
+                notify_sockets=lambda: self._notify.paths if self._notify is not None else frozenset(),
+                sockets=self.sockets,
+                clocks_apart=self._clocks_apart,
+            )
+        return self._doctor.examine()
 
     # What joins the parts.
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
@@ -25,6 +25,7 @@ from .errors import ConfigError, UnknownUnit, WireError
 from .host.access import Access
 from .host.http import Request, Response
 from .host.output import OutputPump
+from .installation import version
 from .wire import VERBS, Command, Operation, PlanItem, decode_command, encode, problem, to_json
 
 MAX_WAIT_SECONDS = 60.0
@@ -32,6 +33,7 @@ MAX_LOG_LINES = 10_000
 LOG_SECONDS = 3.0
 PING_SECONDS = 15.0
 
+Examine = Callable[[], Awaitable[tuple[list[Any], dict[str, object]]]]  # findings, and facts by name
 Handler = Callable[["Control", Request, tuple[str, ...]], Awaitable[Response]]
 
 
@@ -65,10 +67,12 @@ class Control:
         pump: OutputPump,
         access: Access,
         registry: RegistryApi | None,
+        examine: Examine | None = None,
     ) -> None:
-        """`registry` is the embedded one, if this daemon has it."""
+        """`registry` is the embedded one, if this daemon has it; `examine` the doctor's."""
         self.daemon, self.orders, self.operations, self.view = daemon, orders, operations, view
         self.history, self.pump, self.access, self.registry = history, pump, access, registry
+        self._examine = examine
 
     async def handle(self, request: Request) -> Response:
         """The answer to any request; errors are problem+json that says what to do."""
@@ -274,6 +278,15 @@ class Control:
         self.daemon.shut_down(command.reason or f"asked for by {command.issued_by or 'the control API'}")
         return _json(202, {"detail": "all units are being stopped; unitd ends after them"})
 
+    async def doctor(self, request: Request, _: tuple[str, ...]) -> Response:
+        """GET /v1/doctor"""
+        if self._examine is None:
+            return _problem(404, "Not Found", "this daemon has no doctor")
+        findings, facts = await self._examine()
+        may_not = self.access.refuses(replace(request, method="POST"))
+        body = {"version": version(), "findings": [to_json(item) for item in findings], "may_not_command": may_not}
+        return _json(200, {**body, **facts})
+
     async def healthz(self, request: Request, _: tuple[str, ...]) -> Response:
         """GET /healthz: the daemon's loop turns."""
         return Response(200, b"ok\n", "text/plain")
@@ -306,6 +319,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], Handler], ...] = (
     ("GET", re.compile(r"/v1/events"), Control.events),
     ("POST", re.compile(r"/v1/config/plan"), Control.plan),
     ("POST", re.compile(r"/v1/config/apply"), Control.apply),
+    ("GET", re.compile(r"/v1/doctor"), Control.doctor),
     ("POST", re.compile(r"/v1/shutdown"), Control.shutdown),
     ("GET", re.compile(r"/healthz"), Control.healthz),
     ("GET", re.compile(r"/readyz"), Control.readyz),

@@ -93,6 +93,7 @@ class Daemon:
             parts.pump,
             Access(_gid(self._config.daemon.socket_group)),
             RegistryApi(parts.registry) if parts.registry else None,
+            parts.examine,
         )
 
     async def _listen(self, server: HttpServer) -> None:

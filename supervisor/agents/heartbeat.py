@@ -47,7 +47,7 @@ class Agent:
         self.entry = entry
         self.asked_ttl = ttl_seconds
         self.lease = Lease(ttl_seconds)
-        self.changed = False  # its values have not been sent yet
+        self.changed = False  # its values have not been sent yet, or nobody knows whether they have arrived
         self.due_at = -math.inf
         self.fenced = False
         self.announced = False  # that it leaves: the registry may still hold that word when the unit goes on
@@ -131,8 +131,9 @@ class Heartbeats:
         if doubt := self._vouch(unit):
             self._withhold(unit, agent, doubt)
             self._plan_timer()
-        elif not agent.lease.lost:  # else it has its turn, with these values
+        elif not agent.lease.lost and not agent.calls:
             self._register(unit, agent)
+        # Else it has its turn, with these values: two registrations at once could arrive in the wrong order.
 
     def _ask(self, agent: Agent, ttl_seconds: float) -> None:
         """Another ttl counts from its registration on; until that is answered, either may be the one that is kept."""
@@ -258,6 +259,7 @@ class Heartbeats:
             agent.lease = leases.refused(agent.lease, sent_at)
             self._refused(unit, agent, error)
         except Exception as error:
+            agent.changed = True
             self._unanswered({unit: agent}, sent_at, "not registered", error)
         else:
             self._answered(unit, agent, sent_at, grant.ttl_seconds)
@@ -334,6 +336,8 @@ class Heartbeats:
             agent.due_at = self._herd.slot(retry_at) if agent.lease.lost else retry_at
         elif agent.lease.lost:
             agent.due_at = self._herd.slot(monotonic())
+        elif agent.changed:
+            agent.due_at = monotonic()
         else:
             agent.due_at = leases.next_beat_at(agent.lease, 2 * chance() - 1)
 

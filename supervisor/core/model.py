@@ -202,6 +202,7 @@ class UnitSpec:
 
 
 DEFAULT_TTL_SECONDS = 10.0
+JOURNAL_VERSION = 2  # of the tables in state_dir; a later version's journal is refused
 MAIN_REGISTRY = "main"
 
 

@@ -27,13 +27,14 @@ def find_base(setting: str) -> Path | None:
         return None
     if setting != "auto":
         return Path(setting) if _usable(Path(setting)) else None
-    own = _own_cgroup()
+    own = own_cgroup()
     if own is None or not _usable(own) or not _delegated(own):
         return None
     return own
 
 
-def _own_cgroup() -> Path | None:
+def own_cgroup() -> Path | None:
+    """The cgroup v2 folder that this process is in; None: there is none."""
     mount = None
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")

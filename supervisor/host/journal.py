@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from ..core.model import JOURNAL_VERSION
 from ..errors import ConfigError
 
 log = logging.getLogger("unitd.journal")
 
-VERSION = 2  # of the tables; a later version's journal is refused
+VERSION = JOURNAL_VERSION
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS unit (
     name TEXT PRIMARY KEY,

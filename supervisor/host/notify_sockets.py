@@ -106,6 +106,11 @@ class NotifySockets:
             path = f"{self._folder}/{os.fsdecode(unit.encode()[:kept])}{end}"
         return path
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where the sockets are that somebody may speak on."""
+        return frozenset(channel.path for channel in self._channels.values())
+
     def state(self, unit: str) -> NotifyState | None:
         """What the unit's attempt has said so far, kept up to date; None: it has no socket."""
         channel = self._channels.get(unit)

@@ -38,6 +38,7 @@ COMMANDS = {  # command: its module; in the order of the help
     "check": "config_commands",
     "diff": "config_commands",
     "apply": "config_commands",
+    "doctor": "doctor",
     "shutdown": "shutdown",
     "completion": "completion",
     "help": "completion",

@@ -128,7 +128,7 @@ ROUTES = {
     "/v1/units/web/signal": "POST", "/v1/units/web/drain": "POST", "/v1/units/web/undrain": "POST",
     "/v1/units/web/warm": "POST", "/v1/units/web/weight": "POST", "/v1/units/web/enable": "POST", "/v1/units/web/disable": "POST",
     "/v1/operations": "GET", "/v1/operations/op-1": "GET", "/v1/operations/op-1/abort": "POST", "/v1/events": "GET",
-    "/v1/config/plan": "POST", "/v1/config/apply": "POST", "/v1/shutdown": "POST", "/healthz": "GET", "/readyz": "GET",
+    "/v1/config/plan": "POST", "/v1/config/apply": "POST", "/v1/shutdown": "POST", "/v1/doctor": "GET", "/healthz": "GET", "/readyz": "GET",
 }  # fmt: skip
 
 

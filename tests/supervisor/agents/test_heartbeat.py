@@ -573,6 +573,49 @@ def test_changed_values_reach_the_registry_without_a_gap() -> None:
     run(scenario())
 
 
+def test_changed_values_whose_registration_had_no_answer_are_sent_again() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            mark = len(it.calls("register"))
+            it.backend.fail_next(1)
+            it.beats.change("cart", entry(weight=40), TTL)
+            await until(lambda: it.beats.trouble("cart"))
+            await until(lambda: not it.beats.trouble("cart"), "answered")
+            changed = await it.held()
+            assert changed is not None and changed.weight == 40
+            assert len(it.calls("register")) == mark + 2
+            await until(lambda: it.calls("renew"), "and then it is only renewed")
+            assert len(it.calls("register")) == mark + 2
+
+    run(scenario())
+
+
+def test_values_that_change_while_others_are_on_their_way_come_after_them() -> None:
+    class Slow(FakeBackend):
+        """A registration of an even weight takes longer than the one that comes after it."""
+
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            if entry.weight % 2 == 0:
+                await asyncio.sleep(0.05)
+            return await super().register(entry, ttl_seconds)
+
+    async def scenario() -> None:
+        it = Fleet(Slow(timeout_seconds=1.0))
+        await it.published("cart")
+        for weight in (40, 41, 42, 43):
+            it.beats.change("cart", entry(weight=weight), TTL)
+        await until(lambda: len(it.confirmed) == 3)
+        changed = await it.held()
+        assert changed is not None and changed.weight == 43
+        registered = [argument.weight for argument in it.calls("register") if isinstance(argument, Entry)]
+        assert registered == [100, 40, 43], "those between nobody needs any more"
+        await it.beats.close()
+        await it.backend.close()
+
+    run(scenario())
+
+
 def test_publishing_again_with_another_ttl_asks_for_that_ttl() -> None:
     async def scenario() -> None:
         async with fleet() as it:

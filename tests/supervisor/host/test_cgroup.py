@@ -75,7 +75,7 @@ def test_a_cgroup_that_cannot_be_written_to_is_none(base: Path, monkeypatch: pyt
 
 
 def test_the_daemons_own_cgroup_is_found_and_needs_to_be_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = cgroup._own_cgroup()
+    own = cgroup.own_cgroup()
     if own is None:
         pytest.skip("this machine has no cgroup v2")
     assert own.is_dir()

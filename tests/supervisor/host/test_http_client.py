@@ -310,7 +310,7 @@ def _listening_port(pid: int) -> int:
         (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "answered something that is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", "answered something that is not HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 200_000, "answered something that is not HTTP"),
-        (os.urandom(1) + b"\0\xff", "answered something that is not HTTP"),
+        (b"\x9c\0\xff", "answered something that is not HTTP"),
         (b"\x15\x03\x01\0\x02\x02\x16", "answered something that is not HTTP but TLS"),
     ],
 )
