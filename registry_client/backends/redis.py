@@ -23,7 +23,7 @@ from ..options import Secret, Tls
 from .redis_link import BACKEND, Access, RedisAddress, RedisLink, ServerFull, read_info, read_version
 from .redis_scripts import ABSENT, LIST, STALE, Script, Scripts
 
-LATENESS_SECONDS = 0.2
+LATENESS_SECONDS = 0.3
 OLDEST_VERSION = (6, 0)
 
 _RENEWALS_A_CALL = 500  # the server does nothing else meanwhile: about 3 ms
