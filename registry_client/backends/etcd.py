@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ..model import Entry, Grant, LeaseKey, Snapshot
 from ..options import Secret, Tls
 from .connection import HttpAddress
 from .etcd_entries import Held, Layout, keepalives, pairs_in, revision_in, unchanged, value_of
-from .etcd_gateway import NOT_FOUND, Call, Gateway, Refused, read
+from .etcd_gateway import NOT_FOUND, Call, Gateway, Refused, new_lease, read
 from .etcd_inspection import inspect
 from .etcd_watch import Reader, Watch
 
@@ -107,35 +106,42 @@ class EtcdBackend:
     async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
         """See `Backend.register`. The ttl is whole seconds, rounded up, and at least what the server wants."""
         asked, name = math.ceil(check_ttl(ttl_seconds)), (entry.service, entry.instance)
-        spare: list[int] = []  # leases that this call has asked for
+        asking: list[int] = []  # leases that this call has asked for ...
+        others: list[int] = []  # ... and what it has taken away from the entry, or failed calls may have left
         async with self._gateway.call(f"register {entry.key}") as call:
+            others += self._spare.pop(name, ())
             try:
-                grant, lease = await self._register(call, entry, asked, spare)
-            except RegistryRejected:
-                await self._revoke(call, spare)
-                raise
-            except BaseException:
-                self._spare[name] = [*self._spare.get(name, ()), *spare][-_MAX_SPARE:]
+                grant, lease = await self._register(call, entry, asked, asking, others)
+            except BaseException as error:
+                if isinstance(error, RegistryRejected):
+                    await self._revoke(call, asking)
+                    asking.clear()
+                if left := [*self._spare.get(name, ()), *others, *asking]:
+                    self._spare[name] = left[-_MAX_SPARE:]
                 raise
             self._leases[name] = entry.generation, lease
-            await self._revoke(call, {*spare, *self._spare.pop(name, ())} - {lease})
+            await self._revoke(call, {*asking, *others} - {lease})
             return grant
 
-    async def _register(self, call: Call, entry: Entry, asked: int, spare: list[int]) -> tuple[Grant, int]:
-        """The grant and the lease. `spare` gets those leases that turn out to be of no use."""
+    async def _register(
+        self, call: Call, entry: Entry, asked: int, asking: list[int], others: list[int]
+    ) -> tuple[Grant, int]:
+        """The grant and the lease.
+
+        While the fate of other leases is unknown even what is known already is put: a late put of theirs then fails.
+        """
         held = await self._read(call, entry.key)
         while True:
             if held is not None and held.generation > entry.generation:
                 raise stale_generation("register", entry.key, held.generation)
             ttl = await self._kept_ttl(call, entry, asked, held)
             if held is not None and ttl:
-                lease, known = held.lease, held.entry == entry
+                lease, known = held.lease, held.entry == entry and not others
             else:
-                (lease, ttl), known = await self._grant(call, asked, spare), False
+                (lease, ttl), known = await self._grant(call, asked, asking), False
+                others += [held.lease] if held is not None and held.lease else []
             outcome = await self._transact(call, entry.key, held, () if known else [self._put(entry, lease)])
             if outcome.succeeded:
-                if held is not None and held.lease:
-                    spare.append(held.lease)
                 return Grant(ttl, outcome.revision), lease
             held = outcome.held
 
@@ -150,10 +156,10 @@ class EtcdBackend:
         key = self._layout.key(entry.service, entry.instance)
         return {"request_put": {"key": key, "value": value_of(entry), "lease": str(lease)}}
 
-    async def _grant(self, call: Call, asked: int, spare: list[int]) -> tuple[int, int]:
+    async def _grant(self, call: Call, asked: int, asking: list[int]) -> tuple[int, int]:
         """A new lease and its ttl. Its number is ours, so that one whose answer is lost is known, too."""
-        lease = secrets.randbits(61) | 1 << 61
-        spare.append(lease)
+        lease = new_lease()
+        asking.append(lease)
         answer = await call.ask("/v3/lease/grant", {"TTL": str(asked), "ID": str(lease)})
         self._granted[asked] = read(call.verb, lambda: int(answer["TTL"]))
         return lease, self._granted[asked]
@@ -183,8 +189,8 @@ class EtcdBackend:
     async def _renew_batch(self, call: Call, keys: Iterable[LeaseKey]) -> set[LeaseKey]:
         lost: set[LeaseKey] = set()
         for _ in range(_ROUNDS):
-            await self._learn(call, [key for key in keys if self._lease(key) is None])
             known = {key: lease for key in keys if (lease := self._lease(key)) is not None}
+            known |= await self._learn(call, [key for key in keys if key not in known])
             lost.update(key for key in keys if key not in known)
             ttls = await self._keep_alive(call, list(known.values()))
             there = await self._ranges(call, list(known), keys_only=True)
@@ -196,11 +202,14 @@ class EtcdBackend:
                 return lost
         raise RegistryUnavailable(f"cannot {call.verb}: the leases of {len(list(keys))} of them change all the time")
 
-    async def _learn(self, call: Call, keys: Sequence[LeaseKey]) -> None:
-        """Find the leases of entries that somebody else has registered."""
+    async def _learn(self, call: Call, keys: Sequence[LeaseKey]) -> dict[LeaseKey, int]:
+        """The leases of those entries that are there; somebody else has registered them."""
+        found = {}
         for key, held in (await self._ranges(call, keys)).items():
             if held is not None and _is_held(held, key):
+                found[key] = held.lease
                 self._leases[key.service, key.instance] = key.generation, held.lease
+        return found
 
     async def _keep_alive(self, call: Call, leases: Sequence[int]) -> dict[int, int]:
         """Renew leases; answers the ttl of each, 0 for one that is not there."""
@@ -291,9 +300,7 @@ class EtcdBackend:
         0.5 s for one, 1.6 s for 5000 at the same time. A new leader starts every ttl anew.
         """
         asked = math.ceil(ttl_seconds)
-        known = self._granted.values()
-        least = min((granted for granted in known if granted > 0), default=MIN_TTL_SECONDS)
-        return max(asked, self._granted.get(asked, min(least, MIN_TTL_SECONDS))) + LATENESS_SECONDS
+        return max(asked, self._granted.get(asked, MIN_TTL_SECONDS)) + LATENESS_SECONDS
 
     async def close(self) -> None:
         """See `Backend.close`."""

@@ -54,11 +54,11 @@ class Layout:
 
     def key(self, service: str, instance: str) -> str:
         """The key of an entry, in base64."""
-        return base64(f"{self._entries}{service}/{instance}".encode(errors="surrogatepass"))
+        return base64(_utf8(f"{self._entries}{_part(service)}/{instance}"))
 
     def span(self, service: str | None) -> dict[str, object]:
         """`key` and `range_end` of all entries of a service, or of all services."""
-        first = (self._entries if service is None else f"{self._entries}{service}/").encode(errors="surrogatepass")
+        first = _utf8(self._entries if service is None else f"{self._entries}{_part(service)}/")
         return {"key": base64(first), "range_end": base64(first[:-1] + bytes([first[-1] + 1]))}
 
     def held(self, pair: Mapping[str, Any]) -> Held:
@@ -113,6 +113,15 @@ def keepalives(leases: Iterable[int]) -> bytes:
         while room < 2 * len(first) + len(rest):
             room *= 2
     return f"{first[:-1]}{' ' * (room - _FIRST_READ_BYTES)}}}{rest}".encode()
+
+
+def _part(service: str) -> str:
+    """No service has a slash; one that is asked for must not name another's instances."""
+    return service.replace("/", "\0")
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # which no entry has, but a question may
 
 
 def _complain(key: str, error: Exception) -> None:

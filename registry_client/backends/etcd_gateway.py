@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -98,7 +99,7 @@ class Gateway:
         """The values of an answer without end, on a connection of its own. Raises as `Call.ask`."""
         async with self.call(verb) as call:
             token = await self.log_in(call)
-        connection = self._connect()
+        began, connection = self._preferred, self._connect()
         try:
             pieces = connection.stream(verb, "POST", path, encode(value), self.timeout_seconds)
             async with aclosing(pieces):
@@ -116,6 +117,10 @@ class Gateway:
         except RegistryRejected as error:
             if self.is_login_over(error):
                 self.forget_login(token)
+            raise
+        except RegistryUnavailable:
+            if self._preferred == began:  # a client that only watches has nothing else to find a better one with
+                self.prefer(self.addresses[(self.addresses.index(began) + 1) % len(self.addresses)])
             raise
         finally:
             self._disconnect(connection)
@@ -262,6 +267,11 @@ class _Rejection(RegistryRejected):
     def __init__(self, message: str, code: str, grpc_code: int) -> None:
         self.grpc_code = grpc_code
         super().__init__(message, code=code)
+
+
+def new_lease() -> int:
+    """A number for a lease, like no other one's."""
+    return int.from_bytes(os.urandom(8)) >> 2 | 1 << 61
 
 
 def encode(value: Mapping[str, object]) -> bytes:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 from ..backend import Inspection
 from ..errors import RegistryRejected, RegistryUnavailable
-from .connection import HttpAnswer
-from .etcd_gateway import Call, read
+from .etcd_gateway import Call, new_lease, read
 
 
 async def inspect(call: Call, asked_ttl: int, known_members: int) -> Inspection:
     """Ask the member that answers. The lease that it is asked for is given back at once."""
-    answer: HttpAnswer
     status, answer = await call.ask_with_head("/v3/maintenance/status", {})
     granted = asked_ttl
     warnings = list(_warnings_about(status))
@@ -40,7 +37,7 @@ async def inspect(call: Call, asked_ttl: int, known_members: int) -> Inspection:
 
 
 async def _granted(call: Call, asked_ttl: int) -> int:
-    lease = {"ID": str(secrets.randbits(61) | 1 << 61)}
+    lease = {"ID": str(new_lease())}
     answer = await call.ask("/v3/lease/grant", {"TTL": str(asked_ttl), **lease})
     await call.ask("/v3/lease/revoke", lease)
     return read(call.verb, lambda: int(answer["TTL"]))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
-import secrets
 import time
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -80,7 +80,7 @@ class Reader:
 
     async def begin_epoch(self, call: Call, instead_of: str | None = None) -> None:
         """Make the epoch if there is none (or still this one). Without the right to do so, nothing happens."""
-        put = {"request_put": {"key": self.layout.epoch, "value": base64(secrets.token_hex(8).encode())}}
+        put = {"request_put": {"key": self.layout.epoch, "value": base64(os.urandom(8).hex().encode())}}
         compare: Mapping[str, object] = {
             "key": self.layout.epoch,
             "target": "VERSION",
@@ -124,8 +124,8 @@ class Watch:
         listing = self._listing
         if listing is None:
             listing = await self._begin()
-            if self._is_news(listing):
-                yield self._given(listing)
+            if news := self._news(listing):
+                yield news
             elif self._last is None:
                 self._position = self._since  # to learn whether anything has changed since
         async with aclosing(self._stream()) as stream, aclosing(self._batches(stream)) as batches:
@@ -134,8 +134,8 @@ class Watch:
                 alive = alive or await self._is_alive(listing)
                 if not alive:
                     self._listing = None
-                elif self._take(batch, listing):
-                    yield self._given(listing)
+                elif self._take(batch, listing) and (news := self._news(listing)):
+                    yield news
                 if self._listing is None:
                     return
 
@@ -158,18 +158,20 @@ class Watch:
         revision, epoch = await self._reader.position()
         return epoch == listing.epoch and revision >= self._position
 
-    def _is_news(self, listing: Listing) -> bool:
-        if self._last is not None:
-            return (listing.epoch, listing.snapshot(None).entries) != (self._last.epoch, self._last.entries)
-        other = self._epoch is not None and self._epoch != listing.epoch
-        return other or not 0 < self._since <= listing.revision
-
-    def _given(self, listing: Listing) -> Snapshot:
-        self._last = listing.snapshot(self._service)
-        return self._last
+    def _news(self, listing: Listing) -> Snapshot | None:
+        """What is to be given; None: its user knows it."""
+        last, snapshot = self._last, listing.snapshot(self._service)
+        if last is not None:
+            is_known = (snapshot.epoch, snapshot.entries) == (last.epoch, last.entries)
+        else:
+            is_known = 0 < self._since <= snapshot.revision and self._epoch in (None, snapshot.epoch)
+        if is_known:
+            return None
+        self._last = snapshot
+        return snapshot
 
     def _take(self, batch: list[Any], listing: Listing) -> bool:
-        """Take in what the stream says; answers whether there is a snapshot to be given."""
+        """Take in what the stream says; answers whether there were changes."""
         events = False
         for message in batch:
             if message.get("canceled"):
@@ -179,17 +181,17 @@ class Watch:
                 _log.info("the watch of etcd goes on")
             self._failures = 0
             events |= read("watch the registry", partial(self._apply, message, listing))
-        if not events:
-            return False
-        self._since = 0
-        return self._is_news(listing)
+        if events:
+            self._since = 0
+        return events
 
     def _apply(self, message: Mapping[str, Any], listing: Listing) -> bool:
         changes = message.get("events", [])
         for change in changes:
             listing.apply(change, self._reader.layout)
-        if not message.get("created"):
-            self._position = revision_in(message)
+            self._position = int(change["kv"]["mod_revision"])
+        if not changes and not message.get("created"):
+            self._position = revision_in(message)  # all before it was sent; with changes, more of them may follow
         return bool(changes)
 
     def _give_up(self, message: Mapping[str, Any]) -> None:
@@ -205,14 +207,17 @@ class Watch:
         return self._gateway.stream("watch the registry", "/v3/watch", request)
 
     async def _batches(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[list[Any], None]:
-        """What comes within a moment together; ends when nothing has come for long, for the server may be gone."""
+        """What comes within a moment together; ends when nothing has come for long, for the server may be gone.
+
+        What comes first is that the stream has begun; without that, it is a failure.
+        """
         batch: list[Any] = []
         task: asyncio.Future[Any] | None = None
-        not_before = 0.0
+        not_before, silence = 0.0, self._gateway.timeout_seconds + self._wait_seconds
         try:
             while True:
                 task = task or asyncio.ensure_future(anext(stream, None))
-                wait = max(0.0, not_before - time.monotonic()) if batch else self._wait_seconds
+                wait = max(0.0, not_before - time.monotonic()) if batch else silence
                 done, _ = await asyncio.wait({task}, timeout=wait)
                 if done:
                     message, task = task.result(), None
@@ -222,8 +227,11 @@ class Watch:
                 elif batch:
                     yield batch
                     batch, not_before = [], time.monotonic() + _COALESCE_SECONDS
-                else:
+                    silence = self._wait_seconds
+                elif not_before:
                     return
+                else:
+                    raise RegistryUnavailable("cannot watch the registry: the server does not begin")
         finally:
             if task is not None:
                 task.cancel()
