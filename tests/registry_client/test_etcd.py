@@ -135,7 +135,7 @@ async def test_leases_that_the_gateway_has_not_read_are_renewed_all_the_same(
     def without_room(leases: Iterable[int]) -> bytes:
         return "".join(f'{{"ID":{lease}}}' for lease in leases).encode()
 
-    monkeypatch.setattr("registry_client.backends.etcd.keepalives", without_room)
+    monkeypatch.setattr("registry_client.backends.etcd.backend.keepalives", without_room)
     async with client(etcd, namespace) as backend:
         entries = [entry(f"n/{number}") for number in range(200)]
         await asyncio.gather(*(backend.register(item, 20) for item in entries))

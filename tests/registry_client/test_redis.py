@@ -28,8 +28,8 @@ from registry_client import (
     Unsupported,
     open_backend,
 )
-from registry_client.backends import redis_link
 from registry_client.backends.redis import RedisBackend
+from registry_client.backends.redis import link as redis_link
 from registry_client.client import check_options
 from tests.servers import Redis
 from tests.servers.fixtures import namespace, open_proxy, redis_server, share_server, start_server

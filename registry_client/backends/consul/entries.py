@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from ..backend import stale_generation
-from ..errors import RegistryRejected
-from ..model import Entry, LeaseKey
+from ...backend import stale_generation
+from ...errors import RegistryRejected
+from ...model import Entry, LeaseKey
 
 MIN_TTL_SECONDS = 0.1  # a smaller one is over before its first renewal arrives
 MIN_REAPING_SECONDS = 60.0  # Consul raises anything shorter to this

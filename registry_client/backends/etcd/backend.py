@@ -1,4 +1,4 @@
-"""The backend for etcd v3, over its JSON gateway (etcd 3.4 and later). etcd_entries.py says how an entry lies there.
+"""The backend for etcd v3, over its JSON gateway (etcd 3.4 and later). entries.py says how an entry lies there.
 
 Each entry has a lease of its own, so it lives exactly as long as its own renewals go on. Changes are transactions
 that compare the revision of what was read before: whoever races, an older generation never overwrites or removes a
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..backend import Capability, Inspection, check_ttl, stale_generation
-from ..errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable
-from ..model import Entry, Grant, LeaseKey, Snapshot
-from ..options import Secret, Tls
-from .connection import HttpAddress
-from .etcd_entries import Held, Layout, keepalives, pairs_in, revision_in, unchanged, value_of
-from .etcd_gateway import NOT_FOUND, Call, Gateway, Refused, new_lease, read
-from .etcd_inspection import inspect
-from .etcd_watch import Reader, Watch
+from ...backend import Capability, Inspection, check_ttl, stale_generation
+from ...errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable
+from ...model import Entry, Grant, LeaseKey, Snapshot
+from ...options import Secret, Tls
+from ..connection import HttpAddress
+from .entries import Held, Layout, keepalives, pairs_in, revision_in, unchanged, value_of
+from .gateway import NOT_FOUND, Call, Gateway, Refused, new_lease, read
+from .inspection import inspect
+from .watch import Reader, Watch
 
 MIN_TTL_SECONDS = (
     2  # what etcd grants at least with its usual election timeout of 1 s (1.5 times that, in whole seconds)

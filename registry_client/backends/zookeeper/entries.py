@@ -19,13 +19,13 @@ from kazoo.exceptions import (  # type: ignore[import-untyped]
 )
 from kazoo.protocol.serialization import Delete, GetData, SetData, Sync  # type: ignore[import-untyped]
 
-from ..backend import stale_generation
-from ..errors import LeaseLost
-from ..model import Entry, Grant, LeaseKey
-from .zookeeper_kazoo import Batch
-from .zookeeper_leases import Leases, Mark, Record
-from .zookeeper_nodes import Held, Layout, value
-from .zookeeper_session import Call, Session
+from ...backend import stale_generation
+from ...errors import LeaseLost
+from ...model import Entry, Grant, LeaseKey
+from .client import Batch
+from .leases import Leases, Mark, Record
+from .nodes import Held, Layout, value
+from .session import Call, Session
 
 MIN_TTL_SECONDS = 0.5
 

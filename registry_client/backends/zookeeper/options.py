@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import BadOption
+from ...errors import BadOption
 
 PORT, TLS_PORT = 2181, 2281
 

@@ -1,4 +1,4 @@
-"""The backend for Consul, over the HTTP API of the agent on this host. consul_entries.py says how an entry lies there.
+"""The backend for Consul, over the HTTP API of the agent on this host. entries.py says how an entry lies there.
 
 Entries live at the agent that they were registered at: it runs their TTL timers and repeats them to the servers, so
 what is deleted in the catalog alone comes back. All changes therefore go to the agent, all questions whether something
@@ -17,15 +17,15 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..backend import Capability, Inspection, check_ttl
-from ..errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable
-from ..model import Entry, Grant, LeaseKey, Snapshot
-from ..options import Secret, Tls
-from . import consul_entries as layout
-from .connection import HttpAddress
-from .consul_agent import ConsulAgent, Settings, failure, is_done, quoted, read
-from .consul_entries import Reader, Record
-from .consul_renewals import Renewals, counted
+from ...backend import Capability, Inspection, check_ttl
+from ...errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable
+from ...model import Entry, Grant, LeaseKey, Snapshot
+from ...options import Secret, Tls
+from ..connection import HttpAddress
+from . import entries as layout
+from .agent import ConsulAgent, Settings, failure, is_done, quoted, read
+from .entries import Reader, Record
+from .renewals import Renewals, counted
 
 LATENESS_SECONDS = 0.5  # between the agent's timer and the servers' knowledge; 6 ms on an idle host
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import RegistryError, RegistryUnavailable
-from ..model import LeaseKey
-from .consul_agent import ConsulAgent, failure, is_done, quoted, read
-from .consul_entries import lease_id, service_id
+from ...errors import RegistryError, RegistryUnavailable
+from ...model import LeaseKey
+from .agent import ConsulAgent, failure, is_done, quoted, read
+from .entries import lease_id, service_id
 
 LOOK_SECONDS = 5.0  # between two looks into the catalog
 

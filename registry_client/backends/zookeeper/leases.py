@@ -4,7 +4,7 @@ One thread of its own sleeps until an entry's time is over, so it works when the
 steps, each of them sent under the lock that renewals take too: first it asks whether the node is still our session's,
 then it deletes that version. Since a session's requests are executed in the order in which they were sent, a deletion
 can only hit what was there before a later registration; and a node that another session has taken over has another
-owner and another version (see `replacement` in zookeeper_nodes.py).
+owner and another version (see `replacement` in nodes.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from kazoo.exceptions import NoNodeError  # type: ignore[import-untyped]
 from kazoo.protocol.serialization import Delete, Exists  # type: ignore[import-untyped]
 
-from .zookeeper_kazoo import Batch
+from .client import Batch
 
 AGAIN_SECONDS = 0.5  # after a deletion without an answer
 

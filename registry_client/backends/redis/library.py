@@ -1,7 +1,7 @@
 """The only module that imports redis-py; imported with the first connection, for it takes 10 MB of memory.
 
 Of the library the connection alone is used: its handshake and its reader of answers. Its pool and its retries would
-send again, or keep a connection whose answer nobody has read. Errors are raised as they come; redis_link.py translates.
+send again, or keep a connection whose answer nobody has read. Errors are raised as they come; link.py translates.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from kazoo.protocol.serialization import Create2, Delete, SetData, Transaction  # type: ignore[import-untyped]
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE  # type: ignore[import-untyped]
 
-from ..errors import RegistryRejected
-from ..model import Entry
-from .zookeeper_kazoo import CreateContainer
+from ...errors import RegistryRejected
+from ...model import Entry
+from .client import CreateContainer
 
 EPHEMERAL, CONTAINER = 1, 4  # create modes of ZooKeeper
 _MANY_VERSIONS = 20

@@ -14,10 +14,10 @@ from typing import Any
 from kazoo.exceptions import KazooException, NoAuthError, NoNodeError  # type: ignore[import-untyped]
 from kazoo.protocol.serialization import Exists, GetChildren2, GetData, Sync  # type: ignore[import-untyped]
 
-from ..model import Entry, Snapshot
-from .zookeeper_kazoo import Batch
-from .zookeeper_nodes import Layout
-from .zookeeper_session import Call
+from ...model import Entry, Snapshot
+from .client import Batch
+from .nodes import Layout
+from .session import Call
 
 NO_EPOCH = "0"  # nothing was ever registered
 CHUNK = 500  # nodes that are read within one time limit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..backend import Inspection
-from ..errors import RegistryRejected, RegistryUnavailable
-from .etcd_gateway import Call, new_lease, read
+from ...backend import Inspection
+from ...errors import RegistryRejected, RegistryUnavailable
+from .gateway import Call, new_lease, read
 
 
 async def inspect(call: Call, asked_ttl: int, known_members: int) -> Inspection:

@@ -2,7 +2,7 @@
 
 A call that fails, is too late or is cancelled closes the connection. What a server has received by then it may still
 execute much later (when it was frozen, say), so every script is told until when, by the server's own clock, it may do
-anything: redis_scripts.py refuses what comes later. The clock is read off each answer, as of when that arrived, so it
+anything: scripts.py refuses what comes later. The clock is read off each answer, as of when that arrived, so it
 is behind by the answer's way back: what comes too late for its answer to be in time is refused, too.
 """
 
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..errors import BadOption, RegistryRejected, RegistryUnavailable, Unsupported
-from ..options import Secret, Tls
-from .redis_scripts import LATE, Script
+from ...errors import BadOption, RegistryRejected, RegistryUnavailable, Unsupported
+from ...options import Secret, Tls
+from .scripts import LATE, Script
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from . import redis_library
+    from . import library as redis_library
 
 BACKEND = "redis"
 USUAL_PORT = 6379
@@ -277,7 +277,7 @@ class _Refused(Exception):
 def load_library() -> Any:
     """redis-py, imported now. Raises Unsupported."""
     try:
-        from . import redis_library
+        from . import library as redis_library
     except ImportError as error:
         raise Unsupported(
             f"cannot use the registry backend {BACKEND}: install unitd[redis] (redis-py 6 or later: {error})"

@@ -1,4 +1,4 @@
-"""The backend for Redis. redis_scripts.py says how entries lie there, redis_link.py how the server is asked.
+"""The backend for Redis. scripts.py says how entries lie there, link.py how the server is asked.
 
 One server, a master: no Redis Cluster (its keys would have to be of one slot), no Sentinel (give a name or an address
 that follows the master). Entries expire by the server's wall clock: set forward, it ends them early (their holders
@@ -16,12 +16,12 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from typing import Any
 
-from ..backend import Capability, Inspection, granted_ttl, stale_generation
-from ..errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
-from ..model import Entry, Grant, LeaseKey, Snapshot
-from ..options import Secret, Tls
-from .redis_link import BACKEND, Access, RedisAddress, RedisLink, ServerFull, read_info, read_version
-from .redis_scripts import ABSENT, LIST, STALE, Script, Scripts
+from ...backend import Capability, Inspection, granted_ttl, stale_generation
+from ...errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
+from ...model import Entry, Grant, LeaseKey, Snapshot
+from ...options import Secret, Tls
+from .link import BACKEND, Access, RedisAddress, RedisLink, ServerFull, read_info, read_version
+from .scripts import ABSENT, LIST, STALE, Script, Scripts
 
 LATENESS_SECONDS = 0.3
 OLDEST_VERSION = (6, 0)

@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from ..errors import RegistryError, RegistryRejected, RegistryUnavailable
-from ..options import Secret, Tls
-from .connection import HttpAddress, HttpAnswer, HttpConnection
+from ...errors import RegistryError, RegistryRejected, RegistryUnavailable
+from ...options import Secret, Tls
+from ..connection import HttpAddress, HttpAnswer, HttpConnection
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 

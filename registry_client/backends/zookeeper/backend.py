@@ -1,7 +1,7 @@
 """The backend for ZooKeeper (3.5 or newer), with the library kazoo (`pip install unitd[zookeeper]`).
 
 One session for all entries of this backend: it covers the death of the process. The ttl of each entry is kept here
-(zookeeper_leases.py), because ZooKeeper has none. An entry is an ephemeral node (zookeeper_nodes.py); one that belongs
+(leases.py), because ZooKeeper has none. An entry is an ephemeral node (nodes.py); one that belongs
 to another session, say of this host's last daemon, is taken over as a whole when it is registered or renewed here.
 
 Closing leaves the entries to the end of the session, as the death of the process does; without entries the session
@@ -18,22 +18,22 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
-from ..backend import Capability, Inspection, check_ttl
-from ..errors import BadOption, RegistryError, RegistryRejected, Unsupported
-from ..model import Entry, Grant, LeaseKey, Snapshot
-from ..options import Secret, Tls
+from ...backend import Capability, Inspection, check_ttl
+from ...errors import BadOption, RegistryError, RegistryRejected, Unsupported
+from ...model import Entry, Grant, LeaseKey, Snapshot
+from ...options import Secret, Tls
 
 try:
     from kazoo.protocol.serialization import Exists, Sync  # type: ignore[import-untyped]
 except ImportError as error:
     raise Unsupported("cannot use the registry backend zookeeper: install unitd[zookeeper]") from error
 
-from .zookeeper_entries import MIN_TTL_SECONDS, Entries
-from .zookeeper_leases import Leases
-from .zookeeper_nodes import Layout
-from .zookeeper_options import check, parse
-from .zookeeper_session import Call, Session
-from .zookeeper_view import NO_EPOCH, View
+from .entries import MIN_TTL_SECONDS, Entries
+from .leases import Leases
+from .nodes import Layout
+from .options import check, parse
+from .session import Call, Session
+from .view import NO_EPOCH, View
 
 MIN_SESSION_SECONDS = 2.0  # kazoo is up to 0.4 s late with what keeps the session alive
 LATENESS_SECONDS = 0.5

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import RegistryRejected
-from ..model import Entry
+from ...errors import RegistryRejected
+from ...model import Entry
 
 # The gateway reads the objects of a keepalive until it begins to answer; what it has not read then is dropped (Go's
 # HTTP/1 server closes the body of a request with the first byte of the answer). It reads into a buffer that grows as

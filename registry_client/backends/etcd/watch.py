@@ -17,10 +17,10 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import RegistryError, RegistryRejected, RegistryUnavailable
-from ..model import Snapshot
-from .etcd_entries import Held, Layout, base64, pairs_in, revision_in
-from .etcd_gateway import Call, Gateway, read
+from ...errors import RegistryError, RegistryRejected, RegistryUnavailable
+from ...model import Snapshot
+from .entries import Held, Layout, base64, pairs_in, revision_in
+from .gateway import Call, Gateway, read
 
 _COALESCE_SECONDS = 0.05  # between the first change and the snapshot; changes in between come as one
 _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..errors import RegistryError, RegistryRejected, RegistryUnavailable
-from ..model import LeaseKey
-from ..options import Secret, Tls
-from .connection import HttpAddress, HttpAnswer, HttpConnection
-from .consul_entries import Reader, Record, id_pattern
+from ...errors import RegistryError, RegistryRejected, RegistryUnavailable
+from ...model import LeaseKey
+from ...options import Secret, Tls
+from ..connection import HttpAddress, HttpAnswer, HttpConnection
+from .entries import Reader, Record, id_pattern
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 

@@ -24,9 +24,9 @@ from kazoo.protocol.serialization import (  # type: ignore[import-untyped]
 )
 from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
 
-from ..errors import RegistryError, RegistryRejected, RegistryUnavailable
-from ..options import Secret, Tls
-from .zookeeper_kazoo import Batch, Client, Handler, Slot
+from ...errors import RegistryError, RegistryRejected, RegistryUnavailable
+from ...options import Secret, Tls
+from .client import Batch, Client, Handler, Slot
 
 DEFAULT_SESSION_SECONDS = 10.0
 

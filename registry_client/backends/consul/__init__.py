@@ -1,0 +1,5 @@
+"""The backend for Consul."""
+
+from .backend import ConsulBackend
+
+__all__ = ["ConsulBackend"]

@@ -1,0 +1,5 @@
+"""The backend for etcd v3."""
+
+from .backend import EtcdBackend
+
+__all__ = ["EtcdBackend"]

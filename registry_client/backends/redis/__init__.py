@@ -1,0 +1,5 @@
+"""The backend for Redis."""
+
+from .backend import RedisBackend
+
+__all__ = ["RedisBackend"]

@@ -1,0 +1,5 @@
+"""The backend for ZooKeeper."""
+
+from .backend import ZooKeeperBackend
+
+__all__ = ["ZooKeeperBackend"]
