@@ -16,10 +16,13 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 END_SECONDS = 5.0
+PORTS = range(10_000, 20_000)  # above, units get theirs, see tests/end_to_end/machine.py
+SLICE = 250
 
 
 class Process:
@@ -81,28 +84,60 @@ def forget_folder(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has, for TCP and UDP, outside of the range from which the kernel serves clients.
+    """A port of 127.0.0.1 that nobody has, for TCP and UDP, and that no other run of tests is given.
 
-    A port of that range may be taken by anybody's connection while a server is down, and a client that tries to reach a
-    server that is down may even be connected to itself.
+    The port of a server that is down for a moment is free, and must not be found by anybody else: not by another run (it
+    has another slice of the ports), not by a unit of the end-to-end tests (they are above), not by the kernel for a
+    client, which may even be connected to itself (those are higher still).
     """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = random.SystemRandom().sample(range(10_000, lowest), 100) if lowest >= 12_000 else [0] * 100
-    for candidate in candidates:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+    while True:
+        for candidate in _CLAIMED.pop_all():
+            if _is_free(candidate):
+                return candidate
+        _CLAIMED.claim()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        try:
+            stream.bind(("127.0.0.1", port))
+            datagram.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class _Claimed:
+    """The slices of the ports that are ours as long as this process lives, and what has not been given of them."""
+
+    def __init__(self) -> None:
+        self._left: list[int] = []
+        self._claims: list[socket.socket] = []
+
+    def pop_all(self) -> Iterator[int]:
+        """One after the other, each of them once."""
+        while self._left:
+            yield self._left.pop()
+
+    def claim(self) -> None:
+        """Take one more slice, at random. An abstract socket is the claim: it goes with us, and one bind at a time succeeds."""
+        slices = list(PORTS[::SLICE])
+        random.SystemRandom().shuffle(slices)
+        for first in slices:
+            claim = socket.socket(socket.AF_UNIX)
             try:
-                stream.bind(("127.0.0.1", candidate))
-                port = int(stream.getsockname()[1])
-                datagram.bind(("127.0.0.1", port))
+                claim.bind(f"\0unitd-tests-ports-{first}")
             except OSError:
+                claim.close()
                 continue
-        if port not in _GIVEN:
-            _GIVEN.add(port)
-            return port
-    raise OSError("no free port found")
+            self._claims.append(claim)
+            self._left = list(range(first, first + SLICE))
+            random.SystemRandom().shuffle(self._left)
+            return
+        raise OSError("no free port found")
 
 
-_GIVEN: set[int] = set()
+_CLAIMED = _Claimed()
 _LISTENING = "0A"
 
 

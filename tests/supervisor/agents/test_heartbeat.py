@@ -593,17 +593,23 @@ def test_changed_values_whose_registration_had_no_answer_are_sent_again() -> Non
 
 def test_values_that_change_while_others_are_on_their_way_come_after_them() -> None:
     class Slow(FakeBackend):
-        """A registration of an even weight takes longer than the one that comes after it."""
+        """The registration of one weight takes longer than those that come after it."""
+
+        on_its_way = asyncio.Event()
 
         async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
-            if entry.weight % 2 == 0:
+            if entry.weight == 40:
+                self.on_its_way.set()
                 await asyncio.sleep(0.05)
             return await super().register(entry, ttl_seconds)
 
     async def scenario() -> None:
-        it = Fleet(Slow(timeout_seconds=1.0))
+        backend = Slow(timeout_seconds=1.0)
+        it = Fleet(backend)
         await it.published("cart")
-        for weight in (40, 41, 42, 43):
+        it.beats.change("cart", entry(weight=40), TTL)
+        await backend.on_its_way.wait()
+        for weight in (41, 42, 43):
             it.beats.change("cart", entry(weight=weight), TTL)
         await until(lambda: len(it.confirmed) == 3)
         changed = await it.held()
