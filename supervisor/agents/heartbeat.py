@@ -41,7 +41,9 @@ RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or t
 class Agent:
     """The heartbeat of one entry."""
 
-    __slots__ = ("announced", "asked_ttl", "calls", "changed", "due_at", "entry", "fenced", "lease", "trouble")
+    __slots__ = (
+        "announced", "asked_ttl", "calls", "changed", "due_at", "entry", "fenced", "lease", "queued", "trouble",
+    )  # fmt: skip
 
     def __init__(self, entry: Entry, ttl_seconds: float) -> None:
         self.entry = entry
@@ -50,9 +52,15 @@ class Agent:
         self.changed = False  # its values have not been sent yet, or nobody knows whether they have arrived
         self.due_at = -math.inf
         self.fenced = False
+        self.queued = False  # to be registered, when it is its turn
         self.announced = False  # that it leaves: the registry may still hold that word when the unit goes on
         self.calls: set[asyncio.Task[None]] = set()  # beats under way that include it
         self.trouble = ""  # why the last beat failed
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its entry is there as far as anybody knows, so that a renewal is enough."""
+        return not self.lease.lost and self.lease.sent_at is not None
 
     @property
     def key(self) -> LeaseKey:
@@ -210,8 +218,8 @@ class Heartbeats:
     def _register(self, unit: str, agent: Agent) -> None:
         """Now, or when others were answered: a crowd inside of the backend would wait there until its time limit."""
         if self._registering >= REGISTRATIONS_AT_ONCE:
-            agent.due_at = math.inf
-            self._queue[unit] = agent
+            self._queue[unit], agent.queued = agent, True
+            self._plan(agent)
             return
         self._registering += 1
         self._start([agent], self._register_in_turn(unit, agent))
@@ -227,6 +235,7 @@ class Heartbeats:
         while self._queue and self._registering < REGISTRATIONS_AT_ONCE:
             unit = next(iter(self._queue))
             agent = self._queue.pop(unit)
+            agent.queued = False
             if agent.fenced or self._agents.get(unit) is not agent:
                 continue
             if doubt := self._vouch(unit):
@@ -328,15 +337,15 @@ class Heartbeats:
         self._on_doubt(unit, doubt)
 
     def _plan(self, agent: Agent) -> None:
-        """When its next beat is due; never while another is under way."""
-        if agent.fenced or agent.calls:
+        """When its next beat is due; never while another is under way. Who waits for its turn is renewed meanwhile."""
+        if agent.fenced or agent.calls or (agent.queued and not agent.is_held):
             agent.due_at = math.inf
         elif agent.trouble:
             retry_at = monotonic() + agent.lease.ttl_seconds * RETRY * (0.5 + chance())
             agent.due_at = self._herd.slot(retry_at) if agent.lease.lost else retry_at
         elif agent.lease.lost:
             agent.due_at = self._herd.slot(monotonic())
-        elif agent.changed:
+        elif agent.changed and not agent.queued:
             agent.due_at = monotonic()
         else:
             agent.due_at = leases.next_beat_at(agent.lease, 2 * chance() - 1)
@@ -362,7 +371,7 @@ class Heartbeats:
         now = monotonic()
         renewals: dict[str, Agent] = {}
         for unit, agent in list(self._agents.items()):
-            registers = agent.lease.lost or agent.lease.sent_at is None or agent.announced or agent.changed
+            registers = not agent.queued and (not agent.is_held or agent.announced or agent.changed)
             early = 0.0 if registers else agent.lease.ttl_seconds * TOGETHER
             if agent.fenced or agent.due_at > now + early:
                 continue

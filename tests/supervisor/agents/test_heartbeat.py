@@ -817,3 +817,38 @@ def test_of_a_crowd_only_some_are_registered_at_once_and_who_leaves_meanwhile_ne
         await it.beats.close()
 
     run(scenario())
+
+
+def test_who_waits_to_be_registered_with_other_values_is_renewed_meanwhile() -> None:
+    class Stuck(FakeBackend):
+        stuck = False
+
+        async def register(self, entry: Entry, ttl_seconds: float) -> Grant:
+            while self.stuck:
+                await asyncio.sleep(0.01)
+            return await super().register(entry, ttl_seconds)
+
+    units = [f"u{number}" for number in range(heartbeat.REGISTRATIONS_AT_ONCE + 3)]
+
+    async def scenario() -> None:
+        backend = Stuck()
+        it = Fleet(backend)
+        await it.published(*units)
+        backend.stuck = True
+        for unit in units:
+            it.beats.change(unit, entry(unit, weight=7), TTL)
+        last = units[-1]
+        backend.calls.clear()
+
+        def renewals() -> int:
+            calls = (keys for keys in it.calls("renew") if isinstance(keys, tuple))
+            return sum(LeaseKey("shop", f"n/{last}", 1) in keys for keys in calls)
+
+        began = monotonic()
+        await until(lambda: renewals() >= 3, "it is renewed")
+        assert monotonic() - began > TTL / 2, "at its usual times"
+        backend.stuck = False
+        await until(lambda: (found := backend._store.get("shop", f"n/{last}")) is not None and found.weight == 7)
+        await it.beats.close()
+
+    run(scenario())
