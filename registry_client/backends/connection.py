@@ -8,6 +8,7 @@ addresses (members of one cluster) the connection stays with one until that fail
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -339,6 +340,8 @@ class HttpConnection:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionError) and error.errno:  # asyncio's own words name the address in its way
+        return os.strerror(error.errno).lower()
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
