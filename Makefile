@@ -2,6 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# How many tests run at the same time, and after how many seconds one counts as hanging: they mostly wait, for a ttl or for
+# a process, but share the cores. TEST_PROCESSES=0 runs them one after another.
+TEST_PROCESSES ?= 5
+TEST_SECONDS ?= 60
 
 .PHONY: setup run test check diagram clean
 
@@ -26,7 +30,7 @@ run: setup
 	@cd run/demo && PATH="$(CURDIR)/$(BIN):$$PATH" exec ../../$(BIN)/unitd -c unitd.toml
 
 test: .venv/.installed-for-tests check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --timeout $(TEST_SECONDS) $(PYTEST_ARGS)
 
 check: .venv/.installed-for-tests
 	$(BIN)/ruff check .

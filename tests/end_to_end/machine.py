@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 DEADLINE_SECONDS = 15.0
 POLL_SECONDS = 0.01
+SLICES = range(20_000, 32_000, 400)  # of ports; below, registry servers get theirs, see tests/servers/processes.py
 CGROUPS = next((Path(path) for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
                 if Path(path, "cgroup.procs").exists()), None)  # fmt: skip
 
@@ -20,11 +23,15 @@ def until(what: str, look: Callable[[], Any], seconds: float = DEADLINE_SECONDS)
     """The first true value that `look` gives; fails, with the last one, when the time is over."""
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         value = look()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last seen: {value!r}"
-        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        assert now < deadline, f"{what}: not within {seconds:g} s; last seen: {value!r}"
+        time.sleep(
+            max(POLL_SECONDS, now - began)
+        )  # what is waited for gets the processor for at least half of the time
 
 
 def started_at(pid: int) -> float | None:
@@ -85,13 +92,51 @@ def listening_ports() -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
+class _OwnPorts:
+    """The ports of this process: one that is not listened on at the moment must not be given to another run of tests.
+
+    They lie below those that the kernel gives to clients.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claim: socket.socket | None = None
+        self._slice, self._next = range(0), 0
+
+    def neighbours(self, count: int) -> range:
+        """So many in a row, those first that were not given for the longest time."""
+        with self._lock:
+            if self._claim is None:
+                self._claim, self._slice = _claim_slice()
+                self._next = self._slice.start
+            if self._next + count > self._slice.stop:
+                self._next = self._slice.start
+            self._next += count
+            return range(self._next - count, self._next)
+
+
+def _claim_slice() -> tuple[socket.socket, range]:
+    """An abstract socket is the claim: one bind at a time succeeds, and it ends with this process (unix(7))."""
+    for first in random.sample(SLICES, len(SLICES)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0unitd-units-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        return claim, range(first, first + SLICES.step)
+    raise AssertionError("other runs of tests have all ports")
+
+
+_OWN_PORTS = _OwnPorts()
+
+
 def free_ports(count: int) -> int:
-    """The first of so many free neighbours, below the ports that the kernel gives to clients."""
-    for _ in range(200):
-        first = random.randrange(20_000, 32_000 - count)
-        taken = listening_ports()
-        if taken.isdisjoint(range(first, first + count)):
-            return first
+    """The first of so many neighbours that nobody listens on, and that no other run of tests is given."""
+    for _ in range(SLICES.step // count):
+        ports = _OWN_PORTS.neighbours(count)
+        if listening_ports().isdisjoint(ports):
+            return ports[0]
     raise AssertionError("no free ports")
 
 

@@ -110,7 +110,7 @@ def test_parts_of_a_status_become_plain_values_too() -> None:
         {"role": "readiness", "kind": "http", "ok": True, "streak": 3, "detail": "200 OK", "seconds_ago": 0.5}
     ]
     assert plain["maintenance"] == {"owner": "ops", "reason": "disk swap", "since": "t", "until": None}
-    assert plain["lease"] == {"state": "held", "ttl_seconds": 10.0, "renewed_seconds_ago": 1.2}
+    assert plain["lease"] == {"state": "held", "ttl_seconds": 10.0, "renewed_seconds_ago": 1.2, "registry": None}
     assert plain["last_exit"] == {"code": None, "signal": "SIGKILL", "at": "t", "reason": "killed"}
     assert json.loads(wire.encode(plain)) == plain
 

@@ -287,8 +287,9 @@ def load_library() -> Any:
 
 def _translated(library: Any, error: Exception) -> Exception:
     reason = str(error) or type(error).__name__
-    if isinstance(error.__context__, ConnectionError | FileNotFoundError) and error.__context__.errno:  # rather the kernel's own word
-        return _Broken(os.strerror(error.__context__.errno).lower())
+    cause = error.__context__
+    if isinstance(cause, ConnectionError | FileNotFoundError) and cause.errno:  # rather the kernel's own words
+        return _Broken(os.strerror(cause.errno).lower())
     if isinstance(error, library.NoScriptError):
         return _NotKnown(reason)
     if isinstance(error, library.REFUSED) or "NOPERM" in reason[:60]:

@@ -13,15 +13,17 @@ from registry_client.backends.embedded import EmbeddedRegistry
 from registry_client.server import RegistryApi
 from supervisor.host.http import HttpServer
 from supervisor.host.http_message import Request, Response
+from tests.end_to_end.killed.mortal import SENT_AT
 from tests.end_to_end.machine import boottime
 
 T = TypeVar("T")
 
 
 class Beat(NamedTuple):
-    """A registration or a renewal, as it arrived."""
+    """A registration or a renewal."""
 
-    at: float  # CLOCK_BOOTTIME
+    sent_at: float  # CLOCK_BOOTTIME
+    arrived_at: float
     unit: str
     generation: int
     weight: int | None  # None: a renewal, which says nothing of it
@@ -72,9 +74,10 @@ class OutsideRegistry:
             named = [json.loads(request.body)["entry"]]
         else:
             return
+        sent_at = float(request.headers[SENT_AT])
         for item in named:
             unit = unquote(item["instance"]).partition("/")[2]
-            self.beats.append(Beat(boottime(), unit, item["generation"], item.get("weight")))
+            self.beats.append(Beat(sent_at, boottime(), unit, item["generation"], item.get("weight")))
 
     def entries(self, service: str) -> list[dict[str, Any]]:
         """All entries of a service, now."""

@@ -117,7 +117,16 @@ class Scene:
         except (OSError, HTTPException):
             self.host.wait()
         self._plan.unlink()
+        self._see_plan_gone()
         return self._died()
+
+    def _see_plan_gone(self) -> None:
+        """What it was about to write, with the plan read, it has written when it answers; or it died of it."""
+        if not self._died():
+            try:
+                self.host.ask("GET", "/readyz")
+            except (OSError, HTTPException):
+                self.host.wait()
 
     def run_and_die(self, number: int, side: str) -> None:
         """Start a daemon that dies at that record of its own."""
@@ -201,8 +210,8 @@ class Scene:
         return {entry["unit"]: entry["generation"] for entry in self.registry.entries("web")}
 
     def check_fences(self) -> None:
-        """Once the journal says that an entry is fenced, no beat of it arrives until it is registered anew."""
-        slack = self.ttl_seconds / 4  # a beat may have been on its way; the next one would be due in a third
+        """Once the journal says that an entry is fenced, no beat of it is sent until it is registered anew."""
+        slack = self.ttl_seconds / 4  # a beat may have begun; the next one would be due in a third
         states: dict[str, list[tuple[float, bool]]] = {}
         for line in self._trace.read_text().splitlines():
             at, statement, rows = json.loads(line)
@@ -211,8 +220,8 @@ class Scene:
                     states.setdefault(row.split("'")[1], []).append((at, statement.startswith("INSERT")))
         beats = [beat for beat in self.registry.beats if beat.unit in states]
         for beat in beats:
-            allowed = [may for at, may in states[beat.unit] if at <= beat.at - slack]
-            since = [may for at, may in states[beat.unit] if beat.at - slack < at <= beat.at]
+            allowed = [may for at, may in states[beat.unit] if at <= beat.sent_at - slack]
+            since = [may for at, may in states[beat.unit] if beat.sent_at - slack < at <= beat.sent_at]
             assert any(since) or allowed[-1:] != [False], f"{beat} after the fence: {states[beat.unit]}"
 
 

@@ -56,7 +56,7 @@ def test_a_process_that_ended_meanwhile_is_started_again_when_its_entry_has_gone
     assert "ended while unitd was not there" in scene.host.unit("web")["why"]
     scene.check_registered("web")
     begun = scene.notes("web")[-1].at
-    beats = [beat.at for beat in scene.registry.beats if beat.generation == generation]
+    beats = [beat.arrived_at for beat in scene.registry.beats if beat.generation == generation]
     assert begun > max(beats) + scene.ttl_seconds, "the entry of the last one is gone"
     if verb:
         assert [operation["state"] for operation in scene.host.finish(scene.give(order))] == ["succeeded"]

@@ -91,7 +91,7 @@ def test_a_drained_unit_stays_out_of_traffic_through_its_restart_until_it_is_und
 def test_a_drain_ends_by_itself_when_its_time_is_over(host: Host) -> None:
     _run(host)
 
-    said = _says(host, "drain", "web", "--for", "3s")
+    said = _says(host, "drain", "web", "--for", "5s")
 
     moment = host.unit("web")["maintenance"]["until"]
     assert said == f"web: drained until {moment}\n"

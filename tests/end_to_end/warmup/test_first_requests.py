@@ -41,7 +41,7 @@ def test_they_come_in_their_order_and_marked_before_the_entry_in_each_generation
 
 
 def test_while_they_are_under_way_nobody_finds_the_unit_and_people_read_what_it_does(host: Host) -> None:
-    host.configure(worker(host, "shop", host.port(), tables=_warmup("/slow?0.6", "/after")))
+    host.configure(worker(host, "shop", host.port(), tables=_warmup("/slow?2", "/after")))
     host.run()
 
     status = until("it is in its first requests", lambda: _prewarming(host))

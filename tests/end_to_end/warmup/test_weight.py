@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bench.load import Load, Mix, following
-from bench.load_account import Choice, periods
+from bench.load_account import Choice, Period, periods
 from registry_client import Entry, open_backend
 from registry_client.selection import eligible
 from tests.end_to_end.drain.scene import Registry, ask, worker
@@ -150,6 +150,7 @@ def _waits_for_weight(host: Host, operation: str) -> bool:
 # Its share of the traffic.
 
 COUNT, RATE, SHARE_PERIOD = 3, 400.0, 0.6
+PASSES = 4
 SIGMAS = 4.5  # chance alone goes beyond that once in 150 000 times
 
 
@@ -181,7 +182,19 @@ def _all_full(entries: tuple[Entry, ...]) -> bool:
     return sum(entry.status == "up" and entry.weight == entry.full_weight for entry in entries) == COUNT
 
 
-@pytest.mark.timeout(40)
+def _periods_that_say_enough(host: Host, url: str) -> list[Period]:
+    """Of a pass in which the clients got to choose often at each weight; on a busy machine that may take another."""
+    for _ in range(PASSES):
+        choices, failures = asyncio.run(_choices(host, url))
+        assert not failures
+        seen = periods(choices, "web:0")
+        assert [period.weight for period in seen] == [100, 0, 10, 40, 70, 100]
+        if all(period.choices >= RATE * SHARE_PERIOD / 2 for period in seen[2:]):
+            return seen
+    raise AssertionError(f"too few to say anything: {seen}")
+
+
+@pytest.mark.timeout(90)
 def test_its_share_of_the_requests_is_its_weight_over_the_sum_of_all_weights(host: Host) -> None:
     port, http = host.port(COUNT), host.port()
     host.configure(
@@ -199,13 +212,9 @@ def test_its_share_of_the_requests_is_its_weight_over_the_sum_of_all_weights(hos
     )
     host.run()
 
-    choices, failures = asyncio.run(_choices(host, f"http://127.0.0.1:{http}"))
+    seen = _periods_that_say_enough(host, f"http://127.0.0.1:{http}")
 
-    assert not failures
-    seen = periods(choices, "web:0")
-    assert [period.weight for period in seen] == [100, 0, 10, 40, 70, 100]
     for period in seen[2:]:
-        assert period.choices >= RATE * SHARE_PERIOD / 2, "too few to say anything"
         assert period.errors is not None and abs(period.errors) <= SIGMAS, period
         assert period.expected == pytest.approx(period.weight / (period.weight + 100 * (COUNT - 1)), rel=0.02)
     assert seen[1].chosen == 0
