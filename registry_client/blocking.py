@@ -150,16 +150,16 @@ class BlockingRegistryClient:
 
     def watch(self, service: str | None = None, since: int = 0, epoch: str | None = None) -> Iterator[Snapshot]:
         """Complete snapshots, one after each change; waits for the next one. Ends at `close`."""
-        snapshots, turn = self._client.watch(service, since, epoch), asyncio.Lock()
+        watch = _Watch(self._client.watch(service, since, epoch))
         try:
-            while (snapshot := self._thread.call(_next(snapshots, turn))) is not None:
+            while (snapshot := self._thread.call(watch.next())) is not None:
                 yield snapshot
         except CancelledError:
             if not self._closed:
                 raise
         finally:
             if not self._closed:
-                self._thread.finish(_end(snapshots, turn))
+                self._thread.finish(watch.end())
 
     def close(self) -> None:
         """Close the leases that are still held, the backend and the thread. May be called twice."""
@@ -179,11 +179,25 @@ class BlockingRegistryClient:
         self.close()
 
 
-async def _next(snapshots: AsyncGenerator[Snapshot, None], turn: asyncio.Lock) -> Snapshot | None:
-    async with turn:
-        return await anext(snapshots, None)
+class _Watch:
+    """A watch in the loop's thread: one wait at a time, which the end cuts off."""
 
+    def __init__(self, snapshots: AsyncGenerator[Snapshot, None]) -> None:
+        self._snapshots, self._turn = snapshots, asyncio.Lock()
+        self._waiting: asyncio.Task[Any] | None = None
 
-async def _end(snapshots: AsyncGenerator[Snapshot, None], turn: asyncio.Lock) -> None:
-    async with turn:  # a wait that Ctrl-C has cut off may be tidying up
-        await snapshots.aclose()
+    async def next(self) -> Snapshot | None:
+        """The next snapshot; None: there are no more."""
+        async with self._turn:
+            self._waiting = asyncio.current_task()
+            try:
+                return await anext(self._snapshots, None)
+            finally:
+                self._waiting = None
+
+    async def end(self) -> None:
+        """Close it. Ctrl-C may have come before its caller could cancel the wait, or the wait may be tidying up."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        async with self._turn:
+            await self._snapshots.aclose()
