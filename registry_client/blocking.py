@@ -196,8 +196,8 @@ class _Watch:
                 self._waiting = None
 
     async def end(self) -> None:
-        """Close it. Ctrl-C may have come before its caller could cancel the wait, or the wait may be tidying up."""
-        if self._waiting is not None:
+        """Close it. Ctrl-C may have come before its caller could cancel the wait; one that was cancelled tidies up."""
+        if self._waiting is not None and not self._waiting.cancelling():
             self._waiting.cancel()
         async with self._turn:
             await self._snapshots.aclose()
