@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import math
-import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,13 +20,13 @@ from ..errors import LeaseLost, RegistryError, RegistryRejected, RegistryUnavail
 from ..model import Entry, Grant, LeaseKey, Snapshot
 from ..options import Secret, Tls
 from .connection import HttpAddress, HttpConnection
+from .retry import after_failure, is_newer, pause
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 _BATCH = 500  # leases in one request: far below the server's limits
 _COALESCE_SECONDS = 0.05  # between two answers of a watch; changes in between come as one
 _IDLE_PAUSE_SECONDS = 1.0
-_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 
 _log = logging.getLogger("registry_client")
 _T = TypeVar("_T")
@@ -124,18 +123,18 @@ class HttpBackend:
                 try:
                     snapshot = await self._poll(connection, service, since, epoch)
                 except RegistryError as error:
-                    failures = await self._after_failure(error, answered, failures)
+                    failures = await after_failure(error, self._closed, answered=answered, failures=failures)
                     continue
                 if failures:
                     _log.info("the watch of %s goes on", connection.address.url)
                 failures, answered = 0, True
-                pause = _COALESCE_SECONDS
-                if _is_newer(snapshot, since, epoch):
+                gap = _COALESCE_SECONDS
+                if is_newer(snapshot, since, epoch):
                     since, epoch = snapshot.revision, snapshot.epoch
                     yield snapshot
                 elif time.monotonic() - asked_at < self._watch_wait_seconds / 2:
-                    pause = _IDLE_PAUSE_SECONDS  # somebody in between does not let it wait
-                await self._pause(pause - (time.monotonic() - asked_at))
+                    gap = _IDLE_PAUSE_SECONDS  # somebody in between does not let it wait
+                await pause(gap - (time.monotonic() - asked_at), self._closed)
         finally:
             connection.close()
             self._connections.discard(connection)
@@ -212,30 +211,6 @@ class HttpBackend:
         if epoch is not None:
             query["epoch"] = epoch
         return await self._snapshot(connection, service, query, self._watch_wait_seconds + self.timeout_seconds)
-
-    async def _after_failure(self, error: RegistryError, answered: bool, failures: int) -> int:
-        """Wait before the next poll; raise what a retry cannot heal. Answers the failures in a row."""
-        if isinstance(error, RegistryRejected) and not answered and not self._closed.is_set():
-            raise error  # the caller's mistake; after a first answer, rather somebody's in between
-        if not failures and not self._closed.is_set():
-            _log.warning("%s; the last known entries stay, trying again", error)
-        delay = min(_BACKOFF_SECONDS * 2 ** min(failures, 10), _MAX_BACKOFF_SECONDS)
-        await self._pause(delay * random.uniform(0.5, 1))
-        return failures + 1
-
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0 and not self._closed.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._closed.wait()
-            except TimeoutError:
-                pass
-
-
-def _is_newer(snapshot: Snapshot, since: int, epoch: str | None) -> bool:
-    if epoch is None:  # of an unknown life: a smaller revision is another life's
-        return snapshot.revision != since
-    return snapshot.epoch != epoch or snapshot.revision > since
 
 
 def _path(service: str, instance: str) -> str:

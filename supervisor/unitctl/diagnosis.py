@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import stat
 
 from .address import Address
+from .people import group_name, listed_members, user_name
 
 START = "start it with: systemctl start unitd"
 ELSEWHERE = "name the right one with -s URL or -c FILE"
@@ -66,37 +65,16 @@ def _refused(path: str) -> str:
 
 
 def _forbidden(path: str) -> str:
-    me = _user(os.geteuid())
+    me = user_name(os.geteuid())
     try:
         found = os.stat(path)
     except OSError:
         return f"you are {me} and may not enter {os.path.dirname(path)}: use sudo, or ask for access to that folder"
-    group = _group(found.st_gid)
+    group = group_name(found.st_gid)
     mode = stat.S_IMODE(found.st_mode)
-    facts = f"the socket belongs to {_user(found.st_uid)}:{group} with mode {mode:04o}, and you are {me}"
+    facts = f"the socket belongs to {user_name(found.st_uid)}:{group} with mode {mode:04o}, and you are {me}"
     if not mode & stat.S_IWGRP or found.st_gid == 0:
         return f"{facts}: use sudo"
-    if me in _members(found.st_gid):
+    if me in listed_members(found.st_gid):
         return f"{facts}: you are in group {group}, but this session began before that: log in again"
     return f"{facts}: use sudo, or join the group (sudo usermod -aG {group} {me}) and log in again"
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def _members(gid: int) -> list[str]:
-    try:
-        return grp.getgrgid(gid).gr_mem
-    except KeyError:
-        return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import re
@@ -11,6 +10,7 @@ import subprocess
 
 from ..core.doctor import OK, WARNING, Finding
 from .address import Address
+from .people import group_name, listed_members, user_name
 
 _SYSTEMCTL_SECONDS = 5.0
 _TIME = re.compile(r"(\d+)(us|ms|s|min|h|d|w|month|y)")  # as systemd.time(7) prints a length of time
@@ -29,7 +29,7 @@ def look_at_socket(address: Address) -> list[Finding]:
     if not stat.S_ISSOCK(found.st_mode):
         return []
     mode = stat.S_IMODE(found.st_mode)
-    text = f"belongs to {_user(found.st_uid)}:{_group(found.st_gid)} with mode {mode:04o}"
+    text = f"belongs to {user_name(found.st_uid)}:{group_name(found.st_gid)} with mode {mode:04o}"
     if mode & stat.S_IWOTH:
         return [
             Finding(WARNING, "socket_rights", "socket", f"{text}: everybody may knock", "restart unitd, which sets it")
@@ -40,27 +40,9 @@ def look_at_socket(address: Address) -> list[Finding]:
     return [Finding(OK, "socket_rights", "socket", f"{text}: its user, root and its group ({members}) may command")]
 
 
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
 def _members(gid: int) -> list[str]:
     """Those that the group lists, and those whose first group it is."""
-    try:
-        listed = grp.getgrgid(gid).gr_mem
-    except KeyError:
-        listed = []
-    return sorted({*listed, *(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)})
+    return sorted({*listed_members(gid), *(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)})
 
 
 def find_stop_limit(unit: str) -> float | None:

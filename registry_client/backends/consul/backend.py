@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from ...errors import BadOption, LeaseLost, RegistryError, RegistryRejected, Reg
 from ...model import Entry, Grant, LeaseKey, Snapshot
 from ...options import Secret, Tls
 from ..connection import HttpAddress
+from ..retry import after_failure, is_newer, pause
 from . import entries as layout
 from .agent import ConsulAgent, Settings, failure, is_done, quoted, read
 from .entries import Reader, Record
@@ -32,7 +32,6 @@ LATENESS_SECONDS = 0.5  # between the agent's timer and the servers' knowledge; 
 _USUAL_URL = "http://127.0.0.1:8500"
 _COALESCE_SECONDS, _COALESCE_ALL_SECONDS = 0.05, 0.25  # between two answers of a watch; changes in between are one
 _IDLE_PAUSE_SECONDS = 1.0
-_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 _MAX_SECONDS = 30 * 86400.0
 _WORD = re.compile(r"[a-z0-9_-]{1,63}")
 
@@ -260,16 +259,18 @@ class ConsulBackend:
                 try:
                     snapshot = await self._next_snapshot(agent, service, last, blocking=not failures)
                 except RegistryError as error:
-                    failures = await self._after_failure(error, last is not None, failures)
+                    answered = last is not None
+                    failures = await after_failure(error, self._closed, answered=answered, failures=failures)
                     continue
                 if failures:
                     _log.info("the watch of %s goes on", self._settings.address.url)
                 idle = last is not None and last.revision == snapshot.revision
-                changed = _is_newer(snapshot, since, epoch) if last is None else _differs(snapshot, last)
+                changed = is_newer(snapshot, since, epoch) if last is None else _differs(snapshot, last)
                 failures, last = 0, snapshot
                 if changed:
                     yield snapshot
-                await self._pause((_IDLE_PAUSE_SECONDS if idle else coalesce) - (time.monotonic() - asked_at))
+                gap = _IDLE_PAUSE_SECONDS if idle else coalesce
+                await pause(gap - (time.monotonic() - asked_at), self._closed)
         finally:
             agent.close()
             self._agents.discard(agent)
@@ -351,33 +352,9 @@ class ConsulBackend:
         self._agents.add(agent)
         return agent
 
-    async def _after_failure(self, error: RegistryError, answered: bool, failures: int) -> int:
-        """Wait before the next attempt; raise what a retry cannot heal. Answers the failures in a row."""
-        if isinstance(error, RegistryRejected) and not answered and not self._closed.is_set():
-            raise error
-        if not failures and not self._closed.is_set():
-            _log.warning("%s; the last known entries stay, trying again", error)
-        delay = min(_BACKOFF_SECONDS * 2 ** min(failures, 10), _MAX_BACKOFF_SECONDS)
-        await self._pause(delay * random.uniform(0.5, 1))
-        return failures + 1
-
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0 and not self._closed.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._closed.wait()
-            except TimeoutError:
-                pass
-
 
 def _granted(ttl_seconds: float) -> float:
     return min(max(check_ttl(ttl_seconds), layout.MIN_TTL_SECONDS), _MAX_SECONDS)
-
-
-def _is_newer(snapshot: Snapshot, since: int, epoch: str | None) -> bool:
-    if epoch is None:  # of an unknown life: a smaller revision is another life's
-        return snapshot.revision != since
-    return snapshot.epoch != epoch or snapshot.revision > since
 
 
 def _differs(snapshot: Snapshot, last: Snapshot) -> bool:

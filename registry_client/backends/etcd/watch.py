@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,11 +18,11 @@ from typing import Any
 
 from ...errors import RegistryError, RegistryRejected, RegistryUnavailable
 from ...model import Snapshot
+from ..retry import after_failure
 from .entries import Held, Layout, base64, pairs_in, revision_in
 from .gateway import Call, Gateway, read
 
 _COALESCE_SECONDS = 0.05  # between the first change and the snapshot; changes in between come as one
-_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 
 _log = logging.getLogger("registry_client")
 
@@ -117,7 +116,9 @@ class Watch:
                     async for snapshot in following:
                         yield snapshot
             except RegistryError as error:
-                await self._after_failure(error)
+                answered = self._listing is not None or self._last is not None
+                closed = self._gateway.closed
+                self._failures = await after_failure(error, closed, answered=answered, failures=self._failures)
 
     async def _follow(self) -> AsyncGenerator[Snapshot, None]:
         """Snapshots until the stream of events is over, for whatever reason."""
@@ -236,19 +237,6 @@ class Watch:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
-
-    async def _after_failure(self, error: RegistryError) -> None:
-        """Wait before the next attempt; raise what a retry cannot heal."""
-        closed = self._gateway.closed
-        if isinstance(error, RegistryRejected) and self._listing is None and self._last is None and not closed.is_set():
-            raise error
-        if not self._failures and not closed.is_set():
-            _log.warning("%s; the last known entries stay, trying again", error)
-        delay = min(_BACKOFF_SECONDS * 2 ** min(self._failures, 10), _MAX_BACKOFF_SECONDS)
-        self._failures += 1
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay * random.uniform(0.5, 1)):
-                await closed.wait()
 
 
 def _epoch_in(answer: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from typing import Any
@@ -20,6 +19,7 @@ from ...backend import Capability, Inspection, granted_ttl, stale_generation
 from ...errors import BadOption, LeaseLost, RegistryError, RegistryRejected, RegistryUnavailable, Unsupported
 from ...model import Entry, Grant, LeaseKey, Snapshot
 from ...options import Secret, Tls
+from ..retry import after_failure, pause
 from .link import BACKEND, Access, RedisAddress, RedisLink, ServerFull, read_info, read_version
 from .scripts import ABSENT, LIST, STALE, Script, Scripts
 
@@ -29,7 +29,6 @@ OLDEST_VERSION = (6, 0)
 _RENEWALS_A_CALL = 500  # the server does nothing else meanwhile: about 3 ms
 _LOOK_SECONDS = 1.0  # the longest sleep of a watch: nothing wakes it when the server forgets everything
 _COALESCE_SECONDS = 0.05  # between two looks of a watch; changes in between come as one
-_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 _MAX_LOGGED = 1000
 
 _log = logging.getLogger("registry_client")
@@ -160,7 +159,8 @@ class RedisBackend:
                         await self._wait_for_change(link, since, sleep)
                     is_news, snapshot, sleep = await self._look(link, service, since, epoch)
                 except RegistryError as error:
-                    failures, sleep = await self._after_failure(error, answered, failures), None
+                    failures = await after_failure(error, self._closed, answered=answered, failures=failures)
+                    sleep = None
                     continue
                 if failures:
                     _log.info("the watch of %s goes on", link.url)
@@ -168,7 +168,7 @@ class RedisBackend:
                 if is_news and (last is None or (last.epoch, last.entries) != (epoch, snapshot.entries)):
                     last = snapshot
                     yield snapshot
-                await self._pause(_COALESCE_SECONDS)
+                await pause(_COALESCE_SECONDS, self._closed)
         finally:
             link.close()
             self._links.discard(link)
@@ -243,23 +243,6 @@ class RedisBackend:
         words = [b"XREAD", b"COUNT", b"1", b"BLOCK", b"%d" % millis, b"STREAMS"]
         words += [self._scripts.changes, b"%d-0" % revision]
         await link.command("watch the registry", words, self.timeout_seconds + millis / 1000)
-
-    async def _after_failure(self, error: RegistryError, answered: bool, failures: int) -> int:
-        """Wait before the next attempt; raise what a retry cannot heal. Answers the failures in a row."""
-        if isinstance(error, RegistryRejected) and not answered and not self._closed.is_set():
-            raise error
-        if not failures and not self._closed.is_set():
-            _log.warning("%s; the last known entries stay, trying again", error)
-        delay = min(_BACKOFF_SECONDS * 2 ** min(failures, 10), _MAX_BACKOFF_SECONDS)
-        await self._pause(delay * random.uniform(0.5, 1))
-        return failures + 1
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._closed.wait()
-        except TimeoutError:
-            pass
 
     def _read(self, key: bytes, value: object) -> Entry | None:
         """The entry of a key `<service>/<instance>`; None, and once a line in the log, when it is none of ours."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ...backend import Capability, Inspection, check_ttl
 from ...errors import BadOption, RegistryError, RegistryRejected, Unsupported
 from ...model import Entry, Grant, LeaseKey, Snapshot
 from ...options import Secret, Tls
+from ..retry import after_failure, pause
 
 try:
     from kazoo.protocol.serialization import Exists, Sync  # type: ignore[import-untyped]
@@ -38,7 +38,6 @@ from .view import NO_EPOCH, View
 MIN_SESSION_SECONDS = 2.0  # kazoo is up to 0.4 s late with what keeps the session alive
 LATENESS_SECONDS = 0.5
 
-_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.1, 5.0
 _COALESCE_SECONDS = 0.02  # between an event and reading: changes in between come as one
 _log = logging.getLogger("registry_client")
 
@@ -152,7 +151,8 @@ class ZooKeeperBackend:
             try:
                 snapshot = await self._look(view, service)
             except RegistryError as error:
-                failures = await self._after_failure(error, last is not None, failures)
+                answered = last is not None
+                failures = await after_failure(error, self._closing, answered=answered, failures=failures)
                 continue
             if failures:
                 _log.info("the watch of ZooKeeper at %s goes on", self._hosts)
@@ -174,12 +174,7 @@ class ZooKeeperBackend:
         finally:
             for task in tasks:
                 task.cancel()
-        await self._pause(_COALESCE_SECONDS)
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
+        await pause(_COALESCE_SECONDS, self._closing)
 
     async def _look(self, view: View, service: str | None) -> Snapshot:
         """What a watch sees; it makes the root node, so that the registry has an epoch."""
@@ -194,18 +189,6 @@ class ZooKeeperBackend:
             view.mark(self._layout.root)
             snapshot = await view.refresh(lambda: self._call(verb))
         return snapshot
-
-    async def _after_failure(self, error: RegistryError, answered: bool, failures: int) -> int:
-        """Wait before the next attempt; raise what a retry cannot heal. Answers the failures in a row."""
-        if self._session.closed:
-            return failures
-        if isinstance(error, RegistryRejected) and not answered:
-            raise error
-        if not failures:
-            _log.warning("%s; the last known entries stay, trying again", error)
-        delay = min(_BACKOFF_SECONDS * 2 ** min(failures, 10), _MAX_BACKOFF_SECONDS)
-        await self._pause(delay * random.uniform(0.5, 1))
-        return failures + 1
 
     async def inspect(self, ttl_seconds: float) -> Inspection:
         """See `Backend.inspect`. ZooKeeper tells no clock."""
