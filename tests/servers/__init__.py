@@ -5,15 +5,19 @@ For tests and for benches: nothing here needs pytest but `fixtures`.
 
 from .certificates import Certificates, write_certificates
 from .consul import Consul
+from .consul_cluster import ConsulCluster, ConsulMember
 from .etcd import Etcd, EtcdCluster
 from .proxy import Proxy
 from .redis import Redis
 from .server import MissingProgram, NotReady, Server
 from .zookeeper import ZooKeeper
+from .zookeeper_ensemble import ZooKeeperEnsemble, ZooKeeperMember
 
 __all__ = [
     "Certificates",
     "Consul",
+    "ConsulCluster",
+    "ConsulMember",
     "Etcd",
     "EtcdCluster",
     "MissingProgram",
@@ -22,5 +26,7 @@ __all__ = [
     "Redis",
     "Server",
     "ZooKeeper",
+    "ZooKeeperEnsemble",
+    "ZooKeeperMember",
     "write_certificates",
 ]
