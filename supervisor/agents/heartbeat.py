@@ -167,10 +167,14 @@ class Heartbeats:
                 agent.lease = leases.removed(agent.lease)
             else:
                 await self._announce(agent)
-        except (LeaseLost, RegistryRejected):
-            agent.lease = leases.removed(agent.lease)  # not there, or a newer one is
+        except LeaseLost:
+            agent.lease = leases.removed(agent.lease)
         except RegistryError as error:
-            log.warning("%s: %scannot announce that it leaves: %s", unit, self._name, error)
+            if isinstance(error, RegistryRejected) and error.code == "stale_generation":  # a newer one is there
+                agent.lease = leases.removed(agent.lease)
+            else:
+                level = logging.DEBUG if self._outage.lasts else logging.WARNING  # it was said already
+                log.log(level, "%s: %scannot announce that it leaves: %s", unit, self._name, error)
         except Exception:
             log.exception("%s: cannot announce that it leaves: the registry backend failed", unit)
         return agent.lease

@@ -24,6 +24,11 @@ class Outage:
         self._said = 0  # how many units the last line spoke of
         self._since = 0.0
 
+    @property
+    def lasts(self) -> bool:
+        """Whether beats of any unit have no answer at present."""
+        return bool(self._waiting)
+
     def failed(self, units: Collection[str], trouble: str, now: float) -> None:
         """Beats of these units had no answer."""
         if not units:

@@ -852,3 +852,38 @@ def test_who_waits_to_be_registered_with_other_values_is_renewed_meanwhile() -> 
         await it.beats.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("code", ["permission_denied", "other_agent", "http_400"])
+def test_a_registry_that_refuses_a_removal_has_not_removed_anything(
+    code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forbidding(FakeBackend):
+        async def deregister(self, key: LeaseKey) -> bool:
+            raise RegistryRejected("cannot deregister: no", code=code)
+
+    async def scenario() -> None:
+        it = Fleet(Forbidding())
+        await it.published("cart")
+        lease = await it.beats.withdraw("cart", deregister=True)
+        assert lease.last_possible_at is not None, "it may be seen until its ttl is over"
+        await it.beats.close()
+
+    run(scenario())
+    assert "cart: cannot announce that it leaves: cannot deregister: no" in caplog.text
+
+
+def test_units_that_leave_while_the_registry_is_away_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    units = [f"u{number}" for number in range(5)]
+
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published(*units)
+            it.backend.fail_next(10_000)
+            await until(lambda: all(it.beats.trouble(unit) for unit in units))
+            for unit in units[:-1]:
+                await it.beats.withdraw(unit, deregister=True)
+
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    assert "cannot announce" not in caplog.text
