@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import time
-from typing import Any, Self
+from typing import Any
 
 from .asking import ask
-from .server import POLL_SECONDS, START_SECONDS, NotReady, Server, find_program
+from .cluster import Cluster
+from .server import Server, find_program
 
 ROOT_PASSWORD = "root-of-the-tests"
 USER = "registrar"
@@ -143,11 +143,11 @@ class Etcd(Server):
         return answer
 
 
-class EtcdCluster:
+class EtcdCluster(Cluster[Etcd]):
     """A cluster of `size` members, each a `Server` that can be killed, frozen and started on its own."""
 
     def __init__(self, size: int = 3, *, heartbeat_milliseconds: int = 100, election_milliseconds: int = 1000) -> None:
-        self.members = [
+        members = [
             Etcd(
                 name=f"member{number}",
                 heartbeat_milliseconds=heartbeat_milliseconds,
@@ -155,68 +155,24 @@ class EtcdCluster:
             )
             for number in range(1, size + 1)
         ]
+        super().__init__(members)
 
     @property
     def urls(self) -> list[str]:
         """The addresses of all members, for a client."""
         return [member.url for member in self.members]
 
-    def start(self) -> None:
-        """Start all members; return when each of them has the same leader."""
-        for _ in range(3):
-            everyone = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
-            for member in self.members:
-                member.initial_cluster = everyone
-                member.launch()
-            self.wait_ready()
-            if all(member.pid is not None for member in self.members):
-                return
-            # Somebody took a port of one that has ended by now; the others have elected their leader without it.
-            self.stop()
-            for member in self.members:
-                member.move()
-        raise NotReady("a member of the cluster ends after each start")
-
-    def wait_ready(self, within_seconds: float = START_SECONDS) -> None:
-        """Return when all members that run agree on a leader among them."""
-        self.leader(within_seconds)
-
-    def leader(self, within_seconds: float = START_SECONDS) -> Etcd:
-        """The member that leads, once all that run agree."""
-        deadline = time.monotonic() + within_seconds
-        while (leader := self._agreed_leader()) is None:
-            if time.monotonic() > deadline:
-                logs = "\n".join(member.log[-500:] for member in self.members)
-                raise NotReady(f"the members have no leader after {within_seconds} s: {logs}")
-            time.sleep(POLL_SECONDS)
-        return leader
-
-    def stop(self) -> None:
-        """End all members and remove their folders."""
+    def introduce(self) -> None:
+        """Each is told of all."""
+        everyone = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         for member in self.members:
-            member.kill()
-        for member in self.members:
-            member.stop()
+            member.initial_cluster = everyone
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def _agreed_leader(self) -> Etcd | None:
+    def agreed_leader(self) -> Etcd | None:
+        """The one that all that run name."""
         running = [member for member in self.members if member.pid is not None]
-        try:
-            leaders = {member.leader_id() for member in running}
-            found = [member for member in running if leaders == {member.member_id()}]
-        except OSError:
-            return None
-        return found[0] if found else None
+        leaders = {member.leader_id() for member in running}
+        return next((member for member in running if leaders == {member.member_id()}), None)
 
 
 def _base64(raw: bytes) -> str:
