@@ -46,7 +46,7 @@ async def hold(name: str, url: str, ttl: float, numbers: Sequence[int], tell: ob
     await asyncio.Event().wait()  # stays as it is, connected, and does nothing more
 
 
-async def gone(name: str, url: str, numbers: set[int], since: dict[int, float], deadline: float) -> dict[int, float]:
+async def gone(name: str, url: str, numbers: set[int], deadline: float) -> dict[int, float]:
     """When a client that watches saw each entry go."""
     left, found, backend = set(numbers), dict[int, float](), open_registry(name, url)
     seen = set[int]()
@@ -89,7 +89,7 @@ async def measure(name: str, url: str, ttl: float, runs: int, *, kill: bool) -> 
             if kill:
                 owner.kill()
 
-    watching = asyncio.ensure_future(gone(name, url, numbers, since, 6 * ttl + 60))
+    watching = asyncio.ensure_future(gone(name, url, numbers, 6 * ttl + 60))
     try:
         await asyncio.gather(*map(listen, owners))
         ends = await watching

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from registry_client import lease as leases
 from registry_client.backend import Backend
-from registry_client.errors import RegistryError
+from registry_client.errors import RegistryError, RegistryRejected
 from registry_client.lease import Lease, LeaseState
 from registry_client.model import Entry
 
@@ -135,6 +135,9 @@ class Registries:
         while True:
             try:
                 inspection = await registry.backend.inspect(ttl_seconds)
+            except RegistryRejected as error:  # asking again would change nothing, and fill the registry's log
+                log.warning("registry %s: %s", registry.name, error)
+                return
             except RegistryError as error:
                 log.debug("registry %s: cannot be inspected yet: %s", registry.name, error)
                 await asyncio.sleep(INSPECT_RETRY_SECONDS)

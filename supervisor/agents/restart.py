@@ -139,10 +139,10 @@ class Search:
         give_up_at = bound_at + self._registry.backend.removal_bound(self._lease.ttl_seconds) + UNREACHABLE_SECONDS
         while problem := await self._look():
             now = monotonic()
-            silent = problem is not _STILL_THERE and now - self._answered_at > UNREACHABLE_SECONDS
+            silent = problem != _STILL_THERE and now - self._answered_at > UNREACHABLE_SECONDS
             if now > give_up_at or (now > bound_at and silent):
                 return self._named(problem)
-            if now > bound_at and problem is _STILL_THERE:
+            if now > bound_at and problem == _STILL_THERE:
                 await self._delete()
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_LOOK_SECONDS)

@@ -10,6 +10,7 @@ from .etcd import Etcd, EtcdCluster
 from .proxy import Proxy
 from .redis import Redis
 from .server import MissingProgram, NotReady, Server
+from .unitd import Unitd
 from .zookeeper import ZooKeeper
 from .zookeeper_ensemble import ZooKeeperEnsemble, ZooKeeperMember
 
@@ -25,6 +26,7 @@ __all__ = [
     "Proxy",
     "Redis",
     "Server",
+    "Unitd",
     "ZooKeeper",
     "ZooKeeperEnsemble",
     "ZooKeeperMember",

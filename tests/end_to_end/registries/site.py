@@ -13,14 +13,16 @@ from typing import Any
 from registry_client import BlockingRegistryClient, Entry, RegistryError, open_backend
 from tests.end_to_end.host import SERVE, Host
 from tests.end_to_end.machine import POLL_SECONDS, kill
-from tests.servers import Consul, Etcd, Proxy, Redis, Server, ZooKeeper
+from tests.servers import Consul, Etcd, Proxy, Redis, Server, Unitd, ZooKeeper
 
 COUNT = 3  # units
 TTL = 2.0
 SETTLE_SECONDS = TTL + 5  # within which the registry must be right again after a fault
 STEADY_SECONDS = 0.4 * TTL  # and for how long it must be so: each unit is renewed once meanwhile
-KINDS: dict[str, Callable[..., Server]] = {"consul": Consul, "etcd": Etcd, "zookeeper": ZooKeeper, "redis": Redis}
-# Registries whose keys have a prefix; Consul has only the names of services.
+KINDS: dict[str, Callable[..., Server]] = {
+    "consul": Consul, "etcd": Etcd, "zookeeper": ZooKeeper, "redis": Redis, "http": Unitd,
+}  # fmt: skip
+# Registries whose keys have a prefix; the others have only the names of services.
 PREFIXED = ("etcd", "zookeeper", "redis")
 
 

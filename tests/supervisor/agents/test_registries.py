@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from registry_client.backend import Backend, Inspection
-from registry_client.errors import RegistryUnavailable
+from registry_client.errors import RegistryRejected, RegistryUnavailable
 from registry_client.lease import LeaseState, state_at
 from registry_client.model import Entry
 from registry_client.testing import FakeBackend
@@ -186,3 +186,26 @@ def test_what_cannot_work_is_logged_when_the_registry_answers(
 
     with caplog.at_level(logging.WARNING):
         run(scenario())
+
+
+def test_a_registry_that_refuses_to_tell_of_itself_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Silent(FakeBackend):
+        asked = 0
+
+        async def inspect(self, ttl_seconds: float) -> Inspection:
+            self.asked += 1
+            raise RegistryRejected("cannot inspect: no right", code="permission_denied")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(registries, "INSPECT_RETRY_SECONDS", 0.001)
+        backend = Silent()
+        made = some_registries({"main": backend}, lambda unit: None)
+        made.inspect(5.0)
+        await until(lambda: "registry main: cannot inspect: no right" in caplog.text)
+        await until(lambda: not made._tasks, "nobody asks again")
+        assert backend.asked == 1
+        await made.close()
+
+    run(scenario())
