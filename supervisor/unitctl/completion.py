@@ -73,17 +73,17 @@ def completion_command(ctx: click.Context, session: Session, shell: str) -> int:
 
 
 @command("help")
-@click.argument("name", metavar="[COMMAND]", required=False)
+@click.argument("names", nargs=-1, metavar="[COMMAND]...")
 @click.pass_context
-def help_command(ctx: click.Context, session: Session, name: str | None) -> int:
-    """Explain unitctl, or one of its commands."""
-    root = ctx.find_root()
-    if name is None:
-        session.terminal.out(f"{root.get_help()}\n")
-        return DONE
-    assert isinstance(root.command, click.Group)
-    _, found, _ = root.command.resolve_command(root, [name])
-    assert found is not None
-    with click.Context(found, info_name=name, parent=root) as inner:
-        session.terminal.out(f"{found.get_help(inner)}\n")
+def help_command(ctx: click.Context, session: Session, names: tuple[str, ...]) -> int:
+    """Explain unitctl, or one of its commands; `help fleet restart` one of a group."""
+    explained = ctx.find_root()
+    for name in names:
+        group = explained.command
+        if not isinstance(group, click.Group):
+            raise click.UsageError(f"{explained.command_path} has no commands of its own")
+        _, found, _ = group.resolve_command(explained, [name])
+        assert found is not None
+        explained = click.Context(found, info_name=name, parent=explained)
+    session.terminal.out(f"{explained.get_help()}\n")
     return DONE

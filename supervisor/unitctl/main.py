@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -14,6 +14,7 @@ from ..errors import ConfigError, DaemonUnreachable, SupervisorError
 from ..installation import refuse_shared_folder, version
 from .client import Refused, Unreachable
 from .codes import DONE, FAILED, INTERRUPTED, UNKNOWN, USAGE, ExitWith
+from .lazy import LazyGroup
 from .session import Session, shared_options
 from .terminal import ReaderGone
 
@@ -38,51 +39,30 @@ COMMANDS = {  # command: its module; in the order of the help
     "check": "config_commands",
     "diff": "config_commands",
     "apply": "config_commands",
+    "audit": "audit",
+    "new-token": "tokens",
     "doctor": "doctor",
     "shutdown": "shutdown",
+    "fleet": "fleet",
     "completion": "completion",
     "help": "completion",
 }
 
 
-class LazyGroup(click.Group):
-    """Commands are loaded when they are named."""
+class UnitctlGroup(LazyGroup):
+    """The commands of `unitctl`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
-        module = COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        found = getattr(import_module(f".{module}", __package__), f"{cmd_name.replace('-', '_')}_command")
-        assert isinstance(found, click.Command)
-        return found
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does, with a hint for a name that is not quite right."""
-        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"there is no command {args[0]!r}{_hint(args[0])}")
-        return super().resolve_command(ctx, args)
-
-
-def _hint(name: str) -> str:
-    from difflib import get_close_matches
-
-    nearest = get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else "; see unitctl -h"
+    modules = COMMANDS
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=UnitctlGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="NAME is a unit (addToCart:0), a group (addToCart or 'addToCart:*'), a glob ('add*') or all.",
 )
 @click.version_option(version(), prog_name="unitctl", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Command the units of this host.
+    """Command the units of this host; with `fleet`, those of many.
 
     Commands wait until they are done; Ctrl-C stops the waiting, not what was ordered.
     """

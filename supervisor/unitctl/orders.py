@@ -219,13 +219,14 @@ def new_command(order: Command) -> Raw:
     body = {
         "command_id": order.command_id or uuid4().hex,
         "reason": order.reason,
-        "issued_by": _user(),
+        "issued_by": user(),
         "parameters": order.parameters,
     }
     return body if order.deadline is None else {**body, "deadline": order.deadline}
 
 
-def _user() -> str:
+def user() -> str:
+    """Who types: the user, and behind sudo whom sudo names."""
     from pwd import getpwuid
 
     uid = os.getuid()

@@ -9,7 +9,7 @@ from .words import clean, columns, span
 
 MANY = 10  # from more operations than this on, progress is summed up
 
-_STEP_WORDS = {
+STEP_WORDS = {
     "withdraw": "stopping the heartbeat",
     "gone": "waiting for the registry entry to go",
     "settle": "giving gateways time to act on it",
@@ -41,11 +41,12 @@ def step_words(operation: Operation) -> str:
     step = next((step for step in reversed(operation.steps) if step.state == "running"), None)
     if step is None:
         return "waiting for its turn" if operation.state == "pending" else f"{operation.verb} goes on"
-    return _step_words(step.name, step.detail)
+    return step_phrase(step.name, step.detail)
 
 
-def _step_words(name: str, detail: str) -> str:
-    phrase = _STEP_WORDS.get(name, name)
+def step_phrase(name: str, detail: str) -> str:
+    """What a step of that name does, with what it says itself."""
+    phrase = STEP_WORDS.get(name, name)
     if not detail:
         return phrase
     return f"{phrase}: {clean(detail)}" if detail[0].isdigit() else clean(detail)
@@ -73,7 +74,7 @@ def new_steps(operation: Operation, told: Collection[Told]) -> dict[Told, str]:
         key = index, _without_numbers(step.detail)
         was_told = key in told if step.state == "running" else any(number == index for number, _ in told)
         if step.state not in ("pending", "skipped") and not was_told:
-            lines[key] = f"{clean(operation.unit)}: {_step_words(step.name, step.detail)}"
+            lines[key] = f"{clean(operation.unit)}: {step_phrase(step.name, step.detail)}"
     return lines
 
 

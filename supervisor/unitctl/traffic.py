@@ -31,7 +31,7 @@ def drain_command(
         raise click.UsageError("--for and --until exclude each other: give one of them, or none to drain until undrain")
     if for_ == 0:
         raise click.UsageError("--for 0 would drain nothing: give a time such as 90s, or none to drain until undrain")
-    return give(session, "drain", names, how, _given(for_seconds=for_, until=until, owner=owner))
+    return give(session, "drain", names, how, given(for_seconds=for_, until=until, owner=owner))
 
 
 @command("undrain")
@@ -56,12 +56,13 @@ def warm_command(session: Session, names: tuple[str, ...], how: How, **wishes: A
 
     Without an option it grows as configured. Does not wait for the full weight.
     """
-    parameters = _given(**{key: value for key, value in wishes.items() if value is not False})
-    _check_warm(parameters)
+    parameters = given(**{key: value for key, value in wishes.items() if value is not False})
+    check_warm(parameters)
     return give(session, "warm", names, how, parameters)
 
 
-def _check_warm(parameters: dict[str, Any]) -> None:
+def check_warm(parameters: dict[str, Any]) -> None:
+    """Raises click.UsageError for wishes that exclude each other."""
     ways = [f"--{key}" for key in ("pause", "resume", "jump") if key in parameters]
     ramp = [f"--{key}" for key in ("initial", "step", "period") if key in parameters]
     if len(ways) + bool(ramp) > 1:
@@ -102,5 +103,6 @@ def weight_command(session: Session, names: tuple[str, ...], weight: int | str, 
     return give(session, "weight", names, how, {"weight": weight})
 
 
-def _given(**parameters: Any) -> dict[str, Any]:
+def given(**parameters: Any) -> dict[str, Any]:
+    """What was given on the line."""
     return {key: value for key, value in parameters.items() if value is not None}

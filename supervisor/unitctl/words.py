@@ -16,6 +16,32 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width  # rarely needed
+
+    return sum(
+        0 if category(char) in ("Mn", "Me", "Cf") else 2 if east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def pad(text: str, columns: int) -> str:
+    """With spaces at its end, so many columns wide."""
+    return text + " " * (columns - width(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """Its beginning, at most so many columns wide; what is cut off is marked."""
+    if width(text) <= columns:
+        return text
+    kept = text[: max(columns - 1, 0)]
+    while kept and width(kept) > columns - 1:
+        kept = kept[:-1]
+    return f"{kept}…" if columns > 0 else ""
+
+
 def uptime(seconds: float) -> str:
     """As people know it from other supervisors: `0:02:05`, `3 days, 1:00:00`."""
     minutes, second = divmod(int(seconds), 60)
@@ -42,8 +68,8 @@ def counted(count: int, what: str) -> str:
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows as lines whose columns, but for the last, are two spaces apart and aligned."""
     table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in table), strict=True)]
+    widths = [max(map(width, column)) for column in zip(*(row[:-1] for row in table), strict=True)]
     return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        "  ".join([*(pad(cell, columns) for cell, columns in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in table
     ]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from supervisor import installation
+from supervisor.unitctl.fleet import FLEET_COMMANDS
 from supervisor.unitctl.main import COMMANDS, main
 
 HEAVY = {"asyncio", "requests", "http.client", "ssl", "email", "logging", "subprocess", "importlib.metadata"}
-FAMILIES = {f"supervisor.unitctl.{module}" for module in COMMANDS.values()}
+FAMILIES = {f"supervisor.unitctl.{module}" for module in (*COMMANDS.values(), *FLEET_COMMANDS.values())}
 
 
 def loaded_by(unitctl: Any, *arguments: str) -> set[str]:
@@ -53,6 +54,11 @@ def test_a_command_loads_its_own_family_and_nothing_heavy(
     assert {name for name in loaded if name.startswith("supervisor.") and "unitctl" not in name} <= {
         "supervisor.wire", "supervisor.errors", "supervisor.installation",
     }  # fmt: skip
+
+
+def test_what_the_control_center_takes_is_loaded_by_its_own_commands_only(unitctl: Any) -> None:
+    assert loaded_by(unitctl, "-h") & {"requests", "ssl", "asyncio"} == set()
+    assert "requests" in loaded_by(unitctl, "fleet", "--center", "http://127.0.0.1:1", "nodes")
 
 
 def test_a_folder_shared_with_a_namesake_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
