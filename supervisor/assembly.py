@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,13 +14,15 @@ from registry_client.model import Entry
 
 from .agents.apply import Applier
 from .agents.drain import Drains
-from .agents.entry import node_entry
+from .agents.entry import node_address, node_entry
 from .agents.heal import Healer
 from .agents.health import Health
 from .agents.heartbeat import Heartbeats
 from .agents.history import History
 from .agents.ledger import Ledger
 from .agents.maintenance import Maintenances
+from .agents.measuring import Measuring
+from .agents.node import Node
 from .agents.operations import Operations
 from .agents.orders import Orders
 from .agents.prewarm import Prewarms
@@ -32,9 +33,11 @@ from .agents.registries import Registries, Registry
 from .agents.restart import RestartAgents
 from .agents.view import Agents, View, summary
 from .agents.warmup import Warmups
+from .agents.weights import restore_weights, save_weight
 from .backends import open_registry
 from .core import events
 from .core.lifecycle import state_word
+from .core.measures import Measures
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
 from .host import http_client
@@ -75,7 +78,7 @@ class Parts:
         self.journal = Journal(spec.state_dir)
         self.attempts = self.journal.attempts()
         state_id, life = self.journal.state_id(), self.journal.next_life()
-        self.history = History(life)
+        self.history, self.measures = History(life), Measures()
         self._doctor: Any = None
         self._clocks_apart = wall() - monotonic()
         self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
@@ -99,6 +102,7 @@ class Parts:
         self._build_registries(path)
         self._build_traffic()
         self._build_orders(state_id)
+        self.node = Node(spec.node, state_id, life, self.orders, self.operations)
 
     def _make_cgroups(self) -> Any:
         base = find_base(self.spec.cgroup)
@@ -149,14 +153,17 @@ class Parts:
             signal=self.processes.signal,
             sockets=self.sockets,
             ignored=OWN_ENDS,
+            measures=self.measures,
         )
         self.prewarms = Prewarms(self.runners.post, http_client.request)
-        self.warmups = Warmups(self._on_weight, self._save_weight, self._on_full)
+        self.warmups = Warmups(self._on_weight, partial(save_weight, self.journal), self._on_full)
 
     def _build_orders(self, state_id: str) -> None:
         self.ledger = Ledger(self.journal, state_id)
-        self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming)
-        self.restart_agents = RestartAgents(self.registries, self.runners.post, self.operations.on_step)
+        self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming, self.measures)
+        self.measuring = Measuring(self.measures, lambda name: self.operations.open_of(name) is not None)
+        on_step, measures = self.operations.on_step, self.measures
+        self.restart_agents = RestartAgents(self.registries, self.runners.post, on_step, measures)
         self.publisher = Publisher(self.spec.node, self.runners, self.registries, self.warmups, self.restart_agents)
         self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
         self.runners.observe(self._on_change)
@@ -207,27 +214,19 @@ class Parts:
         recovery.add_units(
             units, self.attempts, registry_forgot=all(spec.backend == "embedded" for spec in self.spec.registries)
         )
-        self._restore_weights()
+        restore_weights(self.journal, self.warmups, self.runners.by_name)
         self.applier.leave(recovery.removed)
         self.registries.inspect(self.spec.registry_ttl_seconds)
         recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
         self.maintenances.watch()
 
-    def _restore_weights(self) -> None:
-        for name, text in self.journal.facts("weight").items():
-            if name not in self.runners.by_name:
-                continue
-            try:
-                record = json.loads(text)
-                self.warmups.restore(name, record["value"], max(0.0, wall() - record["at"]))
-            except (ValueError, KeyError, TypeError):
-                log.error("cannot read what the weight of %s was: it begins anew", name)
-
-    def register_node(self, host: str, port: int) -> None:
-        """Let others find this daemon's API."""
+    def register_node(self) -> None:
+        """Let others find this daemon, if they can reach it, or it them."""
+        if (address := node_address(self.spec)) is None:
+            return
         life = self.attempts.get(NODE, 0) + 1
         self.journal.record_attempts([(NODE, life)])
-        entry = node_entry(self.spec.node, host, port, life, iso())
+        entry = node_entry(self.spec, address, life, iso())
         self.registries.publish(NODE, entry, self.spec.registry_ttl_seconds)
 
     def examine(self) -> Any:
@@ -275,6 +274,8 @@ class Parts:
     def _forget(self, name: str) -> None:
         """It is no unit any more: what people have ordered for it does not wait for another one of its name."""
         self.maintenances.end(name)
+        self.measures.forget(name)
+        self.measuring.forget(name)
         self.warmups.forget(name)
         self.prewarms.forget(name)
 
@@ -298,10 +299,6 @@ class Parts:
 
     def _on_weight(self, name: str) -> None:
         self.publisher.change(name)
-
-    def _save_weight(self, name: str, value: dict[str, object] | None) -> None:
-        record = None if value is None else json.dumps({"value": value, "at": wall()}, separators=(",", ":"))
-        self.journal.record_fact("weight", name, record)
 
     def _on_wavering(self, name: str, wavers: bool) -> None:
         """A weight must not grow while the readiness probe does not answer well."""
@@ -331,6 +328,7 @@ class Parts:
     def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         name, unit = runner.spec.name, runner.unit
         self._look_after(runner, before, event)
+        self.measuring.on_change(runner, before, event)
         self.publisher.on_change(runner, before, event)
         self.operations.on_change(name, before, unit, event)
         changed = unit.phase is not before.phase or unit.healthy != before.healthy or unit.drained != before.drained

@@ -2,8 +2,8 @@
 
 The daemon lives on every host for months, so it imports only what it uses. asyncio imports `ssl`, which maps 4 MB
 of OpenSSL, whether or not anything is encrypted; so the import is refused before asyncio asks for it, and asyncio does
-without (a documented use of `sys.modules`), unless a registry is spoken to over TLS. The first https probe imports it
-after all, see `host/tls.py`.
+without (a documented use of `sys.modules`), unless a registry is spoken to, or the API served, over TLS. The first
+https probe imports it after all, see `host/tls.py`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _run(path: str) -> int:
     try:
         config = import_module(".config", __package__)
         loaded = config.load(path)
-        if not config.may_need_ssl(loaded.daemon.registries):
+        if not config.may_need_ssl(loaded.daemon):
             sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
         import_module(".daemon", __package__).run(path, loaded)
     except ConfigError as error:

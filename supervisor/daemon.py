@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -19,21 +20,24 @@ from registry_client.server import RegistryApi
 
 from .assembly import Parts
 from .config import load
-from .control import Control
+from .control import Auditor, Control, open_audit
 from .core import events
-from .core.model import Config, DaemonSpec, Phase, Unit
+from .core.access import Principal, Role
+from .core.model import Config, DaemonSpec, HttpSpec, Phase, Unit
 from .core.plan import Change, Effect, plan
 from .errors import ConfigError
 from .host.access import Access
-from .host.http import HttpServer
+from .host.http import HttpServer, Peer, Request
 from .host.notify import tell_manager
 from .host.runner import Runner
 from .host.setup import become_subreaper, default_signals, keep_descriptors_private
-from .wire import MAX_BODY_BYTES, Command, Operation, PlanItem
+from .wire import MAX_BODY_BYTES, Command, NodeInfo, Operation, PlanItem
 
 log = logging.getLogger("unitd")
 
 CLOSE_GRACE_SECONDS = 2.0
+_CENTER = Principal("center", Role.ADMIN)  # whose commands this daemon fetches
+_CENTER_PEER = Peer(None, None, None, "center")
 KILL_SECONDS = 2.0  # for what was killed in a hurry; a process that is stuck in the kernel is left
 
 
@@ -62,28 +66,35 @@ class Daemon:
         self._hurried = False  # entries are left to their ttl
         self._is_up = False
         self._watcher: Any = None
+        self._center: Any = None
+        self._metrics: Any = None  # loaded for who asks
 
     async def serve(self) -> None:
         """Start, run, and shut down."""
         self._finished = asyncio.Event()
         self._parts = Parts(self._path, self._config.daemon)
         self._parts.runners.observe(self._on_change)
-        server = HttpServer(self._make_control().handle, max_body_bytes=MAX_BODY_BYTES)
+        self._audit = open_audit(self._config.daemon.audit_log, self._parts.journal)
+        control = self._make_control()
+        server = HttpServer(control.handle, max_body_bytes=MAX_BODY_BYTES, authorize=control.admit)
         try:
             await self._listen(server)
             self._handle_signals()
             self._parts.start_units(self._config.units)
             self._watch_files()
+            self._ask_center(control)
             tell_manager("READY=1")
             self._is_up = True
             await self._finished.wait()
         finally:
             if self._watcher is not None:
                 self._watcher.close()
+            if self._center is not None:
+                await self._center.close()
             await self._parts.close(lambda: server.close(CLOSE_GRACE_SECONDS))
 
     def _make_control(self) -> Control:
-        parts = self._parts
+        parts, spec = self._parts, self._config.daemon
         return Control(
             self,
             parts.orders,
@@ -91,9 +102,12 @@ class Daemon:
             parts.view,
             parts.history,
             parts.pump,
-            Access(_gid(self._config.daemon.socket_group)),
+            Access(_gid(spec.socket_group), spec.http.principals if spec.http else ()),
             RegistryApi(parts.registry) if parts.registry else None,
             parts.examine,
+            journal=parts.journal,
+            auditor=Auditor(self._audit),
+            measures=parts.measures,
         )
 
     async def _listen(self, server: HttpServer) -> None:
@@ -102,14 +116,24 @@ class Daemon:
             await server.listen_unix(spec.socket, mode=0o660, gid=_gid(spec.socket_group))
         except OSError as error:
             raise ConfigError(f"cannot listen on {spec.socket}: {error.strerror}", key="daemon.socket") from error
-        if spec.http_listen is not None:
-            try:
-                await server.listen_tcp(*spec.http_listen)
-            except OSError as error:
-                host, port = spec.http_listen
-                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", key="http.listen") from error
-            self._parts.register_node(*spec.http_listen)
+        if spec.http is not None:
+            await self._listen_tcp(server, spec.http)
+        self._parts.register_node()
         log.info("node %s: control API on %s", spec.node, ", ".join(map(str, server.addresses)))
+
+    async def _listen_tcp(self, server: HttpServer, spec: HttpSpec) -> None:
+        host, port = spec.listen
+        encrypt = None
+        if spec.tls is not None:
+            tls = import_module(".host.tls_server", __package__)  # maps OpenSSL, which others need not
+            try:
+                encrypt = tls.ServerTls(spec.tls).encrypt
+            except tls.TlsFailed as error:
+                raise ConfigError(error.reason, key="http.tls") from error
+        try:
+            await server.listen_tcp(host, port, encrypt)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", key="http.listen") from error
 
     def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         if self._stopping:
@@ -124,17 +148,50 @@ class Daemon:
         loop.add_signal_handler(signal.SIGQUIT, self._quit)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._dump)
-        loop.add_signal_handler(signal.SIGUSR2, self._parts.pump.reopen)
+        loop.add_signal_handler(signal.SIGUSR2, self._reopen)
 
     def _watch_files(self) -> None:
         if self._config.daemon.watch:
             self._watcher = import_module(".host.watch", __package__).Folders(self._reload)
             self._watcher.watch(_watched(self._config))
 
+    def _ask_center(self, control: Control) -> None:
+        """Fetch commands, where the configuration says so; hosts that are commanded load nothing of it."""
+        spec = self._config.daemon
+        if spec.center is not None and spec.center.pull:
+            center = import_module(".agents.center", __package__)
+            self._center = center.CenterAgent(spec.node, spec.center, partial(_ask, control))
+            self._center.start()
+
+    def _reopen(self) -> None:
+        """Logs were moved away."""
+        self._parts.pump.reopen()
+        self._audit.reopen()
+
+    @property
+    def is_stopping(self) -> bool:
+        """It is shutting down."""
+        return self._stopping
+
     @property
     def is_ready(self) -> bool:
         """It has started what it was to start, and is not shutting down."""
         return self._is_up and not self._stopping
+
+    def node(self) -> NodeInfo:
+        """Who and how it is."""
+        return self._parts.node.info()
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """The media type of what is measured, and all of that."""
+        if self._metrics is None:
+            module, parts = import_module(".agents.metrics", __package__), self._parts
+            sources = module.Sources(
+                parts.node, parts.runners, parts.registries, parts.publisher, parts.operations, parts.measures,
+                parts.pump, lambda: self.is_ready, parts.journal.size_bytes,
+            )  # fmt: skip
+            self._metrics = module.Metrics(sources)
+        return await self._metrics.scrape()  # type: ignore[no-any-return]
 
     def plan(self) -> list[PlanItem]:
         """What applying the files would do. Raises ConfigError."""
@@ -211,6 +268,13 @@ class Daemon:
         units = [runner.unit for runner in self._parts.runners.by_name.values()]
         if not any(unit.live or (unit.published and not self._hurried) for unit in units):
             self._finished.set()
+
+
+async def _ask(control: Control, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """What the control API answers to the control center, wherever its requests come from."""
+    request = Request(method, path, query, {"content-type": "application/json"}, body, _CENTER_PEER)
+    response = await control.handle_as(request, _CENTER)
+    return response.status, response.body
 
 
 def _watched(config: Config) -> list[str]:

@@ -14,6 +14,7 @@ from .errors import WireError
 VERBS = ("start", "stop", "restart", "signal", "drain", "undrain", "warm", "weight")
 OPERATION_STATES = ("pending", "running", "succeeded", "failed", "aborted", "expired")
 FINISHED = frozenset(("succeeded", "failed", "aborted", "expired"))
+MAX_NUMBER = 2**53 - 1  # what every reader of JSON takes for a whole number
 MAX_BODY_BYTES = 1024 * 1024  # as many renewals as a registry takes in one call
 
 
@@ -88,6 +89,22 @@ class UnitStatus:
 
 
 @dataclass(slots=True)
+class NodeInfo:
+    """The daemon itself, as `GET /v1/node` shows it."""
+
+    node: str
+    version: str
+    state_id: str  # of its state_dir: another one is another daemon, though the node has the same name
+    life: int  # how often a daemon has begun there
+    started_at: str
+    uptime_seconds: float
+    units: int
+    services: list[str]
+    open_operations: int
+    time: str  # its clock
+
+
+@dataclass(slots=True)
 class Step:
     """One step of an operation."""
 
@@ -133,6 +150,9 @@ class Command:
     reason: str = ""
     issued_by: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    expected_generation: int | None = None  # refused when the unit has another by now; for one unit only
+    center: str | None = None  # the id of the control center's store that it comes from, with
+    epoch: int | None = None  # how often the lead has changed there: a lower one than before is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +194,9 @@ def decode(body: bytes) -> Any:
 
 _COMMAND_FIELDS: dict[str, type] = {
     "command_id": str, "deadline": str, "reason": str, "issued_by": str, "parameters": dict,
+    "expected_generation": int, "center": str, "epoch": int,
 }  # fmt: skip
+_JSON_WORDS = {str: "string", dict: "object", int: f"whole number from 0 to {MAX_NUMBER}"}
 
 
 def decode_command(body: bytes) -> Command:
@@ -188,13 +210,56 @@ def decode_command(body: bytes) -> Command:
         wanted = _COMMAND_FIELDS.get(key)
         if wanted is None:
             raise WireError(f"cannot read the command: unknown key {key!r}; known: {', '.join(_COMMAND_FIELDS)}")
-        if item is not None and not isinstance(item, wanted):
-            raise WireError(f"cannot read the command: {key!r} must be a JSON {_json_word(wanted)}")
-    return Command(**{key: item for key, item in value.items() if item is not None})
+        if item is not None and not _is_a(item, wanted):
+            raise WireError(f"cannot read the command: {key!r} must be a JSON {_JSON_WORDS[wanted]}")
+    command = Command(**{key: item for key, item in value.items() if item is not None})
+    if (command.center is None) != (command.epoch is None):
+        raise WireError("cannot read the command: 'center' and 'epoch' mean something only together")
+    return command
 
 
-def _json_word(kind: type) -> str:
-    return "object" if kind is dict else "string"
+def _is_a(item: object, wanted: type) -> bool:
+    if wanted is int:
+        return isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_NUMBER
+    return isinstance(item, wanted)
+
+
+def same_request(verb: str, target: str, command: Command) -> str:
+    """All that a command asks for, to compare it with itself when it comes again: not until when, nor in whose lead."""
+    parts = [
+        verb, target, command.parameters, command.reason, command.issued_by,
+        command.expected_generation, command.center,
+    ]  # fmt: skip
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+
+PROBLEMS = {  # code, the member of a problem that programs look at: HTTP's status and title
+    "bad_request": (400, "Bad Request"),
+    "unauthenticated": (401, "Unauthorized"),
+    "forbidden": (403, "Forbidden"),
+    "not_found": (404, "Not Found"),
+    "unknown_unit": (404, "Not Found"),
+    "method_not_allowed": (405, "Method Not Allowed"),
+    "request_timeout": (408, "Request Timeout"),
+    "busy": (409, "Conflict"),
+    "stale_epoch": (409, "Conflict"),
+    "deadline_passed": (410, "Gone"),
+    "generation_moved": (412, "Precondition Failed"),
+    "too_large": (413, "Content Too Large"),
+    "replayed": (422, "Unprocessable Content"),
+    "bad_config": (422, "Unprocessable Content"),
+    "headers_too_large": (431, "Request Header Fields Too Large"),
+    "internal_error": (500, "Internal Server Error"),
+    "not_implemented": (501, "Not Implemented"),
+    "overloaded": (503, "Service Unavailable"),
+    "shutting_down": (503, "Service Unavailable"),
+}
+
+
+def coded(code: str, detail: str, **more: Any) -> dict[str, Any]:
+    """The problem of that code."""
+    status, title = PROBLEMS[code]
+    return problem(status, title, detail, code=code, **more)
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> dict[str, Any]:

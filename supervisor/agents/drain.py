@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.events import Drained
+from ..core.measures import Measures
 from ..core.model import DrainSpec, Hook, HttpCall, InFlight, ServiceSpec, UnitSpec
 from ..core.traffic import Connection, count
 from ..host.clock import monotonic
@@ -86,6 +87,7 @@ class Drains:
         sockets: Counts,
         ignored: Container[tuple[str, int]] = (),
         sources: Sequence[Source] = (),
+        measures: Measures | None = None,
     ) -> None:
         """`request` is `http_client.request`; `run` runs a command of a unit, `signal` signals its leader.
 
@@ -93,6 +95,7 @@ class Drains:
         """
         self._post, self._request, self._run, self._signal = post, request, run, signal
         self._sockets, self._ignored, self._sources = sockets, ignored, sources
+        self._measures = measures or Measures()
         self._seen: dict[tuple[str, int], list[Connection]] = {}  # by (address, port), at the last look at many
         self._seen_at = -math.inf
         self._draining: dict[str, Draining] = {}
@@ -188,6 +191,7 @@ class Drains:
         if self._draining.get(spec.name) is draining:
             del self._draining[spec.name]
         load = draining.load
+        self._measures.drains.add(monotonic() - draining.since, _service_of(spec), _outcome(load))
         cut = 0 if load is None or load.quiet else (load.in_flight or 0) + load.talking
         if cut and load is not None:
             log.warning("%s: after %g s there was still this: %s", spec.name, how.timeout, load.detail)
@@ -290,6 +294,17 @@ class Drains:
         return await self._request(
             address, port, call.method, call.path, headers=call.headers, timeout_seconds=timeout_seconds
         )
+
+
+def _service_of(spec: UnitSpec) -> str:
+    return spec.service.name if spec.service is not None else ""
+
+
+def _outcome(load: Load | None) -> str:
+    """How a drain has ended: nothing was left, its time was over, or nobody could tell."""
+    if load is None or load.quiet:
+        return "quiet"
+    return "unseen" if load.in_flight is None else "timeout"
 
 
 def _counted(number: int, noun: str) -> str:

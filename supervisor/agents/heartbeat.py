@@ -103,6 +103,8 @@ class Heartbeats:
         self._herd = Herd()
         self._registering = 0
         self._queue: dict[str, Agent] = {}  # those that wait for their turn to be registered
+        # Renewals and registrations by what came of them, one for each entry.
+        self.outcomes = dict.fromkeys(("confirmed", "unanswered", "lost", "rejected"), 0)
         self._granted: dict[float, float] = {}  # ttl that was asked for -> that was granted
         self._backend, self._on_confirmed = backend, on_confirmed
         self._vouch, self._on_doubt = vouch, on_doubt
@@ -301,12 +303,14 @@ class Heartbeats:
                 gone.append(unit)
             else:
                 self._answered(unit, agent, sent_at, agent.lease.ttl_seconds)
+        self.outcomes["lost"] += len(gone)
         if gone:
             whose = "its entry" if len(gone) == 1 else "their entries"
             log.warning("%s: %sthe registry has lost %s; registering again", counted(gone), self._name, whose)
 
     def _answered(self, unit: str, agent: Agent, sent_at: float, ttl_seconds: float) -> None:
         now = monotonic()
+        self.outcomes["confirmed"] += 1
         agent.lease = leases.confirmed(agent.lease, sent_at, now, ttl_seconds)
         agent.trouble = ""
         self._outage.answered(unit, now)
@@ -314,6 +318,7 @@ class Heartbeats:
     def _unanswered(self, agents: dict[str, Agent], sent_at: float, what: str, error: Exception) -> None:
         """A beat may have counted. Backends are plugins: one that breaks its promise must not end the beating."""
         now = monotonic()
+        self.outcomes["unanswered"] += len(agents)
         may_have_counted = error.may_have_counted if isinstance(error, RegistryUnavailable) else True
         known = isinstance(error, RegistryError)
         trouble = f"{what}: {error}" if known else f"{what}: the registry backend failed: {error!r}"
@@ -323,6 +328,7 @@ class Heartbeats:
         self._outage.failed([unit for unit, agent in agents.items() if not agent.fenced], trouble, now)
 
     def _refused(self, unit: str, agent: Agent, error: RegistryRejected) -> None:
+        self.outcomes["rejected"] += 1
         trouble = f"not registered: {error}"
         before, agent.trouble = agent.trouble, f"{self._name}{trouble}"
         if agent.fenced:

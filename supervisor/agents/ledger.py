@@ -10,9 +10,10 @@ import asyncio
 import itertools
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
-from ..host.clock import wall
+from ..host.clock import monotonic, wall
 from ..host.journal import Journal
 from ..wire import Command, Operation, Step, to_json
 
@@ -25,8 +26,8 @@ class Tracked:
     """An operation and what is needed to go on with it."""
 
     __slots__ = (
-        "after", "attempt", "begun", "command", "deadline", "finished_wall", "number", "operation", "registers",
-        "request",
+        "accepted_at", "after", "attempt", "begun", "command", "deadline", "finished_wall", "number", "operation",
+        "registers", "request", "step_at",
     )  # fmt: skip
 
     def __init__(self, operation: Operation, command: Command, after: set[str], request: str) -> None:
@@ -37,6 +38,12 @@ class Tracked:
         self.registers = False  # done only when the registry has confirmed
         self.deadline: float | None = None  # unix time; not begun after it
         self.finished_wall: float | None = None
+        self.accepted_at = self.step_at = monotonic()  # the command was, and the present step began
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it was accepted."""
+        return monotonic() - self.accepted_at
 
     def to_json(self) -> str:
         """All of it, for the journal."""
@@ -60,6 +67,8 @@ class Tracked:
         tracked = cls(operation, command, set(value["after"]), value["request"])
         tracked.begun, tracked.attempt, tracked.registers = value["begun"], value["attempt"], value["registers"]
         tracked.deadline, tracked.finished_wall = value["deadline"], value["finished_wall"]
+        tracked.accepted_at -= _age_of(operation.created)
+        tracked.step_at -= _age_of(operation.steps[-1].started if operation.steps else None)
         return tracked
 
 
@@ -148,6 +157,15 @@ class Ledger:
         """The unit's unfinished ones, oldest first."""
         return tuple(self._open.get(unit, ()))
 
+    @property
+    def open_count(self) -> int:
+        """How many have not ended."""
+        return sum(len(items) for items in self._open.values())
+
+    def all_open(self) -> Iterator[Tracked]:
+        """Those that have not ended."""
+        return itertools.chain.from_iterable(self._open.values())
+
     def of_command(self, command_id: str | None) -> list[Operation] | None:
         """What a command has made; None: it is unknown."""
         ids = self._by_command.get(command_id or "")
@@ -190,6 +208,14 @@ class Ledger:
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._all.values())
+
+
+def _age_of(moment: str | None) -> float:
+    """Seconds since a moment in ISO 8601; 0 if there is none."""
+    try:
+        return max(0.0, wall() - datetime.fromisoformat(moment or "").timestamp())
+    except ValueError:
+        return 0.0
 
 
 def _is_old(tracked: Tracked) -> bool:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
 from ..core.events import Drained, Event, Prewarmed, ReadinessRegained, Spawned, UndrainRequested
+from ..core.measures import Measures
 from ..core.model import Phase, Unit
-from ..host.clock import iso, wall
+from ..host.clock import iso, monotonic, wall
 from ..wire import Command, Operation, Step
 from .ledger import Ledger, Tracked
 from .verdicts import VERDICTS, contradict
@@ -48,6 +49,7 @@ class Operations:
         describe: Callable[[str], str],
         ledger: Ledger | None = None,
         warming: Callable[[str], str] = lambda unit: "",
+        measures: Measures | None = None,
     ) -> None:
         """`unit_of` gives a unit as it is now; `describe` what it waits for right now, with its time, or "".
 
@@ -55,6 +57,7 @@ class Operations:
         """
         self._unit_of, self._describe, self._warming = unit_of, describe, warming
         self._ledger = ledger or Ledger(None, uuid4().hex)
+        self._measures = measures or Measures()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}  # operation id -> who waits for its end
         self._blocked: list[Tracked] = []  # those that wait for others
         self._release_planned = False
@@ -140,6 +143,7 @@ class Operations:
             return
         if not tracked.begun:
             tracked.attempt = unit.attempt
+            self._measures.latencies.add(tracked.age_seconds, operation.verb)
         tracked.begun, operation.state = True, "running"
         self._ledger.touch(tracked, now=True)
         self.carry_out(operation, tracked.command)
@@ -275,17 +279,20 @@ class Operations:
             return
         self._close_step(tracked, "succeeded")
         steps.append(Step(name, "running", started=iso(), detail=detail))
+        tracked.step_at = monotonic()
         self._ledger.touch(tracked)
 
     def _close_step(self, tracked: Tracked, state: str) -> None:
         steps = tracked.operation.steps
         if steps and steps[-1].state == "running":
             steps[-1].state, steps[-1].finished = state, iso()
+            self._measures.steps.add(monotonic() - tracked.step_at, steps[-1].name)
 
     def _finish(self, tracked: Tracked, state: str, error: str | None = None) -> None:
         operation = tracked.operation
         operation.state, operation.error, operation.finished = state, error, iso()
         self._close_step(tracked, "succeeded" if state == "succeeded" else "failed")
+        self._measures.operations.add(tracked.age_seconds, operation.verb, state)
         self._ledger.close(tracked)
         for waiter in self._waiters.pop(operation.id, ()):
             if not waiter.done():
@@ -341,6 +348,19 @@ class Operations:
         """The unit's oldest unfinished operation."""
         items = self._ledger.open_of(unit)
         return items[0].operation if items else None
+
+    @property
+    def open_count(self) -> int:
+        """How many have not ended."""
+        return self._ledger.open_count
+
+    def oldest_open(self) -> dict[str, tuple[int, float]]:
+        """verb -> how many have not ended, and the age of the oldest of them in seconds."""
+        found: dict[str, tuple[int, float]] = {}
+        for tracked in self._ledger.all_open():
+            count, age = found.get(tracked.operation.verb, (0, 0.0))
+            found[tracked.operation.verb] = count + 1, max(age, tracked.age_seconds)
+        return found
 
     async def wait(self, operations: Sequence[Operation], seconds: float) -> None:
         """Until all of them have ended, or the time is over."""

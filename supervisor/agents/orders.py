@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,6 +27,7 @@ from ..core.events import (
 )
 from ..core.lifecycle import can_cancel
 from ..core.model import Phase, Unit, UnitSpec
+from ..core.parameters import check_parameters
 from ..errors import WireError
 from ..host.clock import iso, wall
 from ..host.journal import Journal
@@ -75,17 +77,28 @@ class Orders:
 
     def give(self, verb: str, names: Sequence[str], command: Command, request: str = "") -> list[Operation]:
         """Any of them; `request` is what the same command must say when it comes again."""
+        check_parameters(verb, command.parameters)
+        with self.asked(request):
+            return self._verbs[verb](names, command)
+
+    @contextmanager
+    def asked(self, request: str) -> Iterator[None]:
+        """What is ordered meanwhile is remembered under these words."""
         self._request = request
         try:
-            return self._verbs[verb](names, command)
+            yield
         finally:
             self._request = ""
+
+    def stopped_with(self, names: Sequence[str]) -> list[str]:
+        """What stops when these do, because it depends on them."""
+        return [name for name in order.dependents_of(names, self.specs) if self._is_up(name)]
 
     def start(
         self, names: Sequence[str], command: Command, *, remember: bool = True, after: Sequence[str] = ()
     ) -> list[Operation]:
         """Bring units up, and first what they depend on; `after` are operations that must have ended before."""
-        _deadline(command)  # nothing is written down for a command that is refused
+        deadline_of(command)  # nothing is written down for a command that is refused
         specs = self.specs
         touched = [*order.dependencies_of(names, specs), *names]
         if remember:
@@ -102,10 +115,9 @@ class Orders:
         self, names: Sequence[str], command: Command, *, remember: bool = True, only: bool = False
     ) -> list[Operation]:
         """Take units down, and first what depends on them (not if `only`: then just these, in their order)."""
-        _deadline(command)
+        deadline_of(command)
         specs = self.specs
-        dependents = () if only else order.dependents_of(names, specs)
-        touched = [*names, *(name for name in dependents if self._is_up(name))]
+        touched = [*names, *(() if only else self.stopped_with(names))]
         if remember:
             self._journal.record_wishes(touched, up=False)
         needed = {group for spec in specs.values() for group in spec.depends_on}
@@ -119,7 +131,7 @@ class Orders:
 
     def restart(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Give units a new process; who restarts what is down wants it up."""
-        _deadline(command)
+        deadline_of(command)
         if down := [name for name in names if not self._runners.by_name[name].unit.wanted]:
             self._journal.record_wishes(down, up=True)
         specs = self.specs
@@ -150,7 +162,7 @@ class Orders:
 
     def drain(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Take units out of traffic, and keep them out until somebody, or the time that was given, says otherwise."""
-        _deadline(command)
+        deadline_of(command)
         until = until_of(command.parameters)
         if until is not None:  # a moment: it ends when it was to, however late it begins
             others = {key: value for key, value in command.parameters.items() if key != "for_seconds"}
@@ -165,7 +177,7 @@ class Orders:
 
     def undrain(self, names: Sequence[str], command: Command) -> list[Operation]:
         """Let units into traffic again; their weight grows from the start."""
-        _deadline(command)
+        deadline_of(command)
         operations = []
         for name in names:
             operation = self._add(name, "undrain", command, registers=self.specs[name].service is not None)
@@ -252,7 +264,7 @@ class Orders:
         self, name: str, verb: str, command: Command, after: Sequence[str] = (), *, registers: bool = False
     ) -> Operation:
         return self._operations.add(
-            name, verb, command, after=after, deadline=_deadline(command), registers=registers, request=self._request
+            name, verb, command, after=after, deadline=deadline_of(command), registers=registers, request=self._request
         )
 
     def _operation(self, name: str, verb: str, command: Command, after: Sequence[str] = ()) -> Operation:
@@ -338,11 +350,12 @@ def _flat(waves: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _is_late(command: Command) -> bool:
-    deadline = _deadline(command)
+    deadline = deadline_of(command)
     return deadline is not None and wall() > deadline
 
 
-def _deadline(command: Command) -> float | None:
+def deadline_of(command: Command) -> float | None:
+    """The unix time after which it is not begun any more. Raises WireError."""
     if command.deadline is None:
         return None
     try:

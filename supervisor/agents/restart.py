@@ -20,6 +20,7 @@ from registry_client.lease import Lease
 from registry_client.model import LeaseKey
 
 from ..core.events import Gone, Unconfirmed
+from ..core.measures import Measures
 from ..core.model import Removal, UnitSpec
 from ..host.clock import monotonic
 from ..host.process import Post
@@ -39,11 +40,12 @@ _STILL_THERE = "the registry still lists the entry, although its ttl is over"
 class Waiting:
     """One withdrawal under way, for people to look at."""
 
-    __slots__ = ("expected_at", "since", "task", "what")
+    __slots__ = ("bound_at", "expected_at", "since", "task", "what")
 
     def __init__(self) -> None:
         self.since = monotonic()
         self.expected_at: float | None = None
+        self.bound_at = 0.0
         self.what = "stopping the heartbeat"
         self.task: asyncio.Task[None] | None = None
 
@@ -51,8 +53,15 @@ class Waiting:
 class RestartAgents:
     """All restart agents of the host. A unit has at most one withdrawal under way."""
 
-    def __init__(self, registries: Registries, post: Post, on_step: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        registries: Registries,
+        post: Post,
+        on_step: Callable[[str, str], None],
+        measures: Measures | None = None,
+    ) -> None:
         """`on_step` is told (unit, "gone") when the withdrawal is done and the waiting begins."""
+        self._measures = measures or Measures()
         self._recovered: set[str] = set()  # units whose entry an earlier daemon has left
         self._registries, self._post, self._on_step = registries, post, on_step
         self._waiting: dict[str, Waiting] = {}
@@ -71,6 +80,7 @@ class RestartAgents:
         waiting = self._waiting.pop(unit, None)
         if waiting is not None and waiting.task is not None:
             waiting.task.cancel()
+            self._count(waiting, "called_off")
 
     def describe(self, unit: str) -> str:
         """What a withdrawal waits for, with its time; "" if there is none."""
@@ -103,18 +113,35 @@ class RestartAgents:
         self._on_step(spec.name, "gone")
         recovered = spec.name in self._recovered
         self._recovered.discard(spec.name)
+        waiting.bound_at = max(bound_of(registry, known[registry.name]) for registry in self._registries.all)
         searches = [
             Search(registry, entry.service, entry.instance, attempt, known[registry.name]).run(look_first=recovered)
             for registry in self._registries.all
         ]
         problems = [problem for problem in await asyncio.gather(*searches) if problem]
         self._waiting.pop(spec.name, None)
+        self._count(waiting, "unconfirmed" if problems else "gone")
         if not problems:
             self._registries.forget(spec.name)
             self._post(spec.name, Gone(attempt, withdrawal))
         else:
             log.warning("%s: %s", spec.name, "; ".join(problems))
             self._post(spec.name, Unconfirmed(attempt, withdrawal, "; ".join(problems)))
+
+    def _count(self, waiting: Waiting, outcome: str) -> None:
+        seconds = monotonic() - waiting.since
+        self._measures.removals.add(seconds, outcome)
+        if outcome != "called_off" and waiting.bound_at > waiting.since:
+            self._measures.removal_ratios.add(seconds / (waiting.bound_at - waiting.since))
+
+
+def bound_of(registry: Registry, lease: Lease) -> float:
+    """By when the registry promises to have removed an entry that is renewed no more, with a margin."""
+    bound_at = monotonic() + MARGIN_SECONDS
+    if lease.last_possible_at is not None:
+        bound = lease.last_possible_at + registry.backend.removal_bound(lease.ttl_seconds)
+        bound_at += max(0.0, bound - monotonic())
+    return bound_at
 
 
 class Search:
@@ -135,7 +162,7 @@ class Search:
         expires_at = leases.expires_at(self._lease)
         if expires_at is not None:
             await asyncio.sleep(max(0.0, expires_at - monotonic()))
-        bound_at, pause = self._bound_at(), FIRST_LOOK_SECONDS
+        bound_at, pause = bound_of(self._registry, self._lease), FIRST_LOOK_SECONDS
         give_up_at = bound_at + self._registry.backend.removal_bound(self._lease.ttl_seconds) + UNREACHABLE_SECONDS
         while problem := await self._look():
             now = monotonic()
@@ -147,14 +174,6 @@ class Search:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_LOOK_SECONDS)
         return ""
-
-    def _bound_at(self) -> float:
-        """By when the registry promises to have removed the entry, with a margin."""
-        bound_at, lease = monotonic() + MARGIN_SECONDS, self._lease
-        if lease.last_possible_at is not None:
-            bound = lease.last_possible_at + self._registry.backend.removal_bound(lease.ttl_seconds)
-            bound_at += max(0.0, bound - monotonic())
-        return bound_at
 
     async def _look(self) -> str:
         """ "" when the registry says that the entry is not there."""

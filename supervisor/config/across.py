@@ -10,6 +10,8 @@ from .table import Problems
 from .units import Group
 from .words import nearest
 
+_EVERYWHERE = ("0.0.0.0", "::")
+
 
 def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Problems, *, complete: bool) -> None:
     """Complain about ports and log files that two processes claim, and about dependencies that cannot be.
@@ -24,14 +26,18 @@ def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Prob
 
 def _check_ports(groups: Iterable[Group], daemon: DaemonSpec, problems: Problems) -> None:
     claims: dict[tuple[str, int], tuple[str, Group | None]] = {}
-    if daemon.http_listen is not None:
-        claims[daemon.http_listen] = "[http] listen", None
+    ours = daemon.http.listen if daemon.http else None
+    if ours is not None:
+        claims[ours] = "[http] listen", None
     for group in groups:
         told: set[str] = set()  # one error for each other claimant is enough, however many ports they share
         for spec in group.specs:
             if (service := spec.service) is None:
                 continue
-            owner, other = claims.setdefault((service.address, service.port), (f"unit {spec.name}", group))
+            address = service.address
+            if ours is not None and ours[0] in _EVERYWHERE and service.port == ours[1]:
+                address = ours[0]
+            owner, other = claims.setdefault((address, service.port), (f"unit {spec.name}", group))
             by = other.name if other else owner
             if other is not group and by not in told:
                 told.add(by)

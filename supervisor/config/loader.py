@@ -10,20 +10,24 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..core.model import Config, DaemonSpec
 from ..errors import ConfigError
+from .access import read_http
 from .across import check_across
+from .center import read_center
 from .document import MAX_FILE_BYTES, Document
 from .fill import absolute, why_unreadable
 from .registries import read_registries
-from .schema import MAIN, MAIN_TABLES
+from .schema import MAIN, MAIN_TABLES, NODE_HTTP
 from .table import Problems, TooManyErrors, read_table, table_at
 from .units import Group, Reader, Surroundings, read_group
 from .values import Invalid, socket_path
 from .words import MAIN_HINTS, unknown
 
 MAX_UNITS = 10_000
+AUDIT_FILE = "audit.jsonl"  # in state_dir, unless said otherwise
 Finder = Callable[[str, str], list[str]]
 
 
@@ -143,9 +147,11 @@ class _Loader:
     def _main(self, main: Document) -> tuple[DaemonSpec, tuple[str, ...]]:
         tables = (*MAIN_TABLES, "unit")
         top = read_table(main, (), MAIN, self.problems, tables=tables, hints=MAIN_HINTS)
-        for name in ("daemon", "http", "include"):
+        for name in ("daemon", "include"):
             table = read_table(main, (name,), MAIN_TABLES[name], self.problems)
             top.update((MAIN_TABLES[name][key].field, value) for key, value in table.items())
+        top["http"] = read_http(main, self.problems, schema=NODE_HTTP)
+        top["center"] = read_center(main, self.problems)
         top["registries"] = read_registries(main, self.problems)
         patterns = top.pop("files", ())
         if "node" not in main.tables:
@@ -158,7 +164,11 @@ class _Loader:
         except Invalid as error:
             self.problems.add(main.error(("daemon", "socket"), str(error)))
         top["socket_group"] = top.get("socket_group", "unitd") or None
-        return DaemonSpec(**{"node": self.node, **top}), patterns
+        written = top.pop("audit_log", None)
+        spec = DaemonSpec(**{"node": self.node, **top})
+        beside = os.path.join(spec.state_dir, AUDIT_FILE)
+        audit_log = beside if written is None else absolute(main, written) if written else None
+        return replace(spec, audit_log=audit_log), patterns
 
     def _check_host_name(self, main: Document) -> None:
         try:

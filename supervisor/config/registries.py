@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from ..core.model import DEFAULT_TTL_SECONDS, MAIN_REGISTRY, RegistrySpec, TlsSpec
+from ..core.model import DEFAULT_TTL_SECONDS, MAIN_REGISTRY, DaemonSpec, RegistrySpec, TlsSpec
 from ..errors import ConfigError
 from .document import Document, Keys
 from .fill import absolute
@@ -37,10 +36,12 @@ def read_registries(main: Document, problems: Problems) -> tuple[RegistrySpec, .
     return tuple(specs)
 
 
-def may_need_ssl(registries: Iterable[RegistrySpec]) -> bool:
-    """Whether the module `ssl` may be needed for one: some libraries of registries import it in any case."""
+def may_need_ssl(daemon: DaemonSpec) -> bool:
+    """Whether the module `ssl` may be needed: some libraries of registries import it in any case."""
     plain = ("embedded", "http", "consul", "etcd")
-    return any(spec.backend not in plain or "https://" in (spec.url or "") for spec in registries)
+    if daemon.http is not None and daemon.http.tls is not None:
+        return True
+    return any(spec.backend not in plain or "https://" in (spec.url or "") for spec in daemon.registries)
 
 
 def registry_error(path: str, name: str, option: str, reason: str) -> ConfigError:
@@ -70,13 +71,14 @@ def _read(main: Document, keys: Keys, name: str, problems: Problems) -> Registry
     for file in _FILES:
         if file in values:
             values[file] = absolute(main, values[file])
-    spec = RegistrySpec(name=name, **values, tls=_tls(main, keys, problems), options=_options(main, keys, problems))
+    spec = RegistrySpec(name=name, **values, tls=read_tls(main, keys, problems), options=_options(main, keys, problems))
     if spec.backend != "embedded" and spec.url is None and "url" not in table_at(main, keys, problems):
         problems.add(main.error((*keys, "url"), f"missing: the {spec.backend} backend needs it"))
     return spec
 
 
-def _tls(main: Document, keys: Keys, problems: Problems) -> TlsSpec | None:
+def read_tls(main: Document, keys: Keys, problems: Problems) -> TlsSpec | None:
+    """How a server is spoken to over TLS, from the table `tls` at `keys`; None: nothing is said of it."""
     values = read_table(main, (*keys, "tls"), REGISTRY_TLS, problems)
     for file in _FILES:
         if file in values:

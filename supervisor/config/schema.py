@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..core.access import Role
 from ..core.model import Autorestart, LogFormat, Removal
-from . import calls, values
+from . import calls, network, values
 from .values import Converter
 
 
@@ -50,6 +51,7 @@ DAEMON = {
     "cgroup": Key('"auto", "off" or path', '"auto"', values.cgroup, "cgroup"),
     "restarts_per_minute": Key("integer", "600", values.integer(1, 1_000_000), "restarts_per_minute"),
     "mass_failure_percent": Key("integer", "50", values.integer(1, 100), "mass_failure_percent"),
+    "audit_log": Key("path", "(audit.jsonl in state_dir)", values.any_text, "audit_log"),
     "log_level": Key(
         " or ".join(f'"{level}"' for level in _LEVELS),
         '"info"',
@@ -57,7 +59,26 @@ DAEMON = {
         "log_level",
     ),
 }
-HTTP = {"listen": Key("address:port", "(off)", values.loopback, "http_listen")}
+HTTP = {"listen": Key("address:port", "(off)", network.listen, "listen")}
+NODE_HTTP = {**HTTP, "advertise": Key("host:port", "(listen)", network.host_and_port, "advertise")}
+HTTP_TLS = {
+    "cert": Key("path", "required", values.text, "cert"),
+    "key": Key("path", "(in the file of cert)", values.text, "key"),
+    "client_ca": Key("path", "(none)", values.text, "client_ca"),
+}
+_GLOBS = values.list_of(values.text, '["cart*"]')
+HTTP_ACCESS = {
+    "role": Key(
+        " or ".join(f'"{role}"' for role in Role),
+        "required",
+        values.choice({role.value: role for role in Role}),
+        "role",
+    ),
+    "services": Key("list of patterns", '["*"]', _GLOBS, "services"),
+    "nodes": Key("list of patterns", '["*"]', _GLOBS, "nodes"),
+    "token_sha256": Key("hash or list of hashes", "(none)", values.one_or_more(network.token_sha256), "token_sha256"),
+    "certificate": Key("name or list of names", "(none)", values.one_or_more(values.text), "certificates"),
+}
 REGISTRY = {
     "backend": Key("name of a backend", '"embedded"', values.backend, "backend"),
     "url": Key("URL", "(required but for embedded)", values.url, "url"),
@@ -74,6 +95,11 @@ REGISTRY_TLS = {
     "cert": Key("path", "(none)", values.text, "cert"),
     "key": Key("path", "(in the file of cert)", values.text, "key"),
     "server_name": Key("string", "(the url's host)", values.text, "server_name"),
+}
+CENTER = {
+    "url": Key("URL or list of URLs", "required", values.one_or_more(network.center_url), "urls"),
+    "token_file": Key("path", "(none)", values.text, "token_file"),
+    "pull": Key("boolean", "true", values.boolean, "pull"),
 }
 INCLUDE = {"files": Key("list of patterns", "[]", values.list_of(values.text, '["units.d/*.toml"]'), "files")}
 
@@ -194,7 +220,9 @@ LIMITS = {
 }
 
 MAIN_TABLES: Mapping[str, Mapping[str, Key]] = {
-    "daemon": DAEMON, "http": HTTP, "registry": REGISTRY, "registry.tls": REGISTRY_TLS, "include": INCLUDE,
+    "daemon": DAEMON, "http": NODE_HTTP, "http.tls": HTTP_TLS, "http.access.NAME": HTTP_ACCESS,
+    "registry": REGISTRY, "registry.tls": REGISTRY_TLS, "center": CENTER, "center.tls": REGISTRY_TLS,
+    "include": INCLUDE,
 }  # fmt: skip
 UNIT_TABLES: Mapping[str, Mapping[str, Key]] = {
     "service": SERVICE, **PROBES, "drain": DRAIN, "warmup": WARMUP, "restart": RESTART, "logs": LOGS, "limits": LIMITS,

@@ -299,22 +299,17 @@ def address(value: Any) -> str:
     return str(name)
 
 
-_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII)
-_LOOPBACK = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1", re.ASCII)
+def one_or_more(item: Converter) -> Converter:
+    """One value, or a list of at least one, as a tuple without repetitions."""
 
+    def convert(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            return (item(value),)
+        if not value:
+            raise Invalid("must not be empty")
+        return tuple(dict.fromkeys(each(item, value)))
 
-def loopback(value: Any) -> tuple[str, int]:
-    """(address, port) of "127.0.0.1:9301" or "[::1]:9301"."""
-    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not 1 <= int(match[3]) <= 65535:
-        raise Invalid(f'must be an address and a port such as "127.0.0.1:9301", not {describe(value)}')
-    host = match[1] or ("127.0.0.1" if match[2] == "localhost" else match[2])
-    if not _LOOPBACK.fullmatch(host) or any(int(part) > 255 for part in host.split(".") if part.isdigit()):
-        raise Invalid(
-            f"cannot listen on {host}: that needs TLS and tokens, which this version does not have; "
-            "listen on loopback, such as 127.0.0.1:9301, or use the unix socket"
-        )
-    return host, int(match[3])
+    return convert
 
 
 def backend(value: Any) -> str:

@@ -6,12 +6,12 @@ random (256 bits, see `new-token` of the programs), so a slow hash would protect
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from hashlib import sha256
+
+from .digest import sha256_hex
 
 
 class Right(StrEnum):
@@ -57,15 +57,17 @@ class Principal:
 
 def token_hash(token: str) -> str:
     """What is kept of a token."""
-    return sha256(token.encode()).hexdigest()
+    return sha256_hex(token.encode(errors="surrogatepass"))
 
 
 def by_token(principals: Iterable[Principal], token: str) -> Principal | None:
     """Whose token that is; every hash is compared, so that the time taken tells nothing."""
+    from hmac import compare_digest  # maps OpenSSL, which most daemons never need
+
     given, found = token_hash(token), None
     for principal in principals:
         for known in principal.token_sha256:
-            if hmac.compare_digest(known, given):
+            if compare_digest(known, given):
                 found = principal
     return found
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .access import Principal
+
 
 class Autorestart(Enum):
     """When an exited process is started again (supervisord's words)."""
@@ -235,6 +237,35 @@ class RegistrySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerTlsSpec:
+    """How an API is served over TLS; absolute paths of PEM files, which are read again when they have changed."""
+
+    cert: str  # with the chain above it
+    key: str | None = None  # None: it is in the file of cert
+    client_ca: str | None = None  # whose client certificates are taken; None: nobody is asked for one
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSpec:
+    """Where an API is served over TCP, and to whom. Without principals (loopback only) the kernel says who calls."""
+
+    listen: tuple[str, int]  # address and port
+    tls: ServerTlsSpec | None = None
+    principals: tuple[Principal, ...] = ()
+    advertise: tuple[str, int] | None = None  # host and port that others are told of; None: those of listen
+
+
+@dataclass(frozen=True, slots=True)
+class CenterSpec:
+    """Where commands are fetched, because nobody can connect to this host."""
+
+    urls: tuple[str, ...]  # of the same control center, tried in turn
+    pull: bool = True
+    token_file: str | None = None  # read when it is needed
+    tls: TlsSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonSpec:
     """What the daemon itself needs to know; read once at its start."""
 
@@ -248,10 +279,12 @@ class DaemonSpec:
     restarts_per_minute: int = 600  # host-wide budget of automatic restarts
     mass_failure_percent: int = 50  # of the registered units; probes may not take more than that out of traffic
     log_level: str = "info"
-    http_listen: tuple[str, int] | None = None  # loopback only
+    audit_log: str | None = "/var/lib/unitd/audit.jsonl"  # where commands are written down; None: nowhere
+    http: HttpSpec | None = None  # None: the unix socket is all
     registries: tuple[RegistrySpec, ...] = (
         RegistrySpec(ttl_seconds=DEFAULT_TTL_SECONDS),
     )  # the main one first; entries are in all of them
+    center: CenterSpec | None = None  # None: whoever commands connects to us
 
     @property
     def registry_ttl_seconds(self) -> float:

@@ -58,6 +58,18 @@ async def connect(address: str, port: int, on_connected: OnConnected | None = No
     raise failure
 
 
+def own_address() -> str:
+    """The address of this host that its connections to others come from; a loopback one where it has no network."""
+    for family, other in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, RFC 3849
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((other, 9))  # chooses a route and sends nothing
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return "127.0.0.1"
+
+
 def reason_of(error: OSError) -> str:
     """What happened, in a few words in lower case."""
     return (error.strerror or str(error) or type(error).__name__).lower()

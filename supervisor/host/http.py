@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from .http_connection import Connection
 from .http_message import Request, Response, internal_error, refusal
@@ -21,6 +22,7 @@ log = logging.getLogger("unitd.http")
 
 MAX_CONNECTIONS = 256
 Handler = Callable[[Request], Awaitable[Response]]
+Encrypt = Callable[[Connection], asyncio.Protocol]
 
 _EXTRA_CONNECTIONS = 32  # beyond the maximum, only to be told so
 _AFTER_CANCEL_SECONDS = 1.0
@@ -29,7 +31,8 @@ _AFTER_CANCEL_SECONDS = 1.0
 class HttpServer:
     """Answers the requests of any number of listeners with one handler.
 
-    `authorize` is asked once the headers of a request are there; a text refuses it (403) and is the detail told.
+    `authorize` is asked once the headers of a request are there; what it answers is sent instead of asking the handler,
+    and the connection ends: nobody sends a body who may not.
     A handler that fails is answered with 500 and logged.
     """
 
@@ -38,7 +41,7 @@ class HttpServer:
         handler: Handler,
         *,
         max_body_bytes: int,
-        authorize: Callable[[Peer], str | None] | None = None,
+        authorize: Callable[[Request], Response | None] | None = None,
         max_connections: int = MAX_CONNECTIONS,  # over unix sockets, and as many over TCP
     ) -> None:
         self.max_body_bytes = max_body_bytes
@@ -57,9 +60,9 @@ class HttpServer:
         """Listen on a unix socket; its folder must exist. Raises OSError, EADDRINUSE when somebody answers there."""
         self._listeners.append(Listener(bind_unix(path, mode=mode, gid=gid), self._accepted))
 
-    async def listen_tcp(self, host: str, port: int) -> None:
-        """Listen on a TCP port; 0 takes a free one. Raises OSError."""
-        self._listeners.append(Listener(bind_tcp(host, port), self._accepted))
+    async def listen_tcp(self, host: str, port: int, encrypt: Encrypt | None = None) -> None:
+        """Listen on a TCP port; 0 takes a free one. `encrypt` puts TLS before each connection. Raises OSError."""
+        self._listeners.append(Listener(bind_tcp(host, port), partial(self._accepted, encrypt=encrypt)))
 
     async def close(self, grace_seconds: float) -> None:
         """Stop listening, end streams, give running requests `grace_seconds`, then cancel them."""
@@ -86,14 +89,13 @@ class HttpServer:
         """A connection is over."""
         self._connections.discard(connection)
 
-    def refusal(self, peer: Peer) -> Response | None:
-        """What to answer instead of asking the handler, or None."""
+    def refusal(self, head: Request) -> Response | None:
+        """What to answer instead of asking the handler, or None; the body is not there yet."""
         try:
-            detail = self._authorize(peer) if self._authorize else None
+            return self._authorize(head) if self._authorize else None
         except Exception:
-            log.exception("cannot tell what %s may do", peer)
+            log.exception("cannot tell what %s may do", head.peer)
             return internal_error()
-        return None if detail is None else refusal(403, detail)
 
     async def answer(self, request: Request) -> Response:
         """The handler's answer, or that it failed."""
@@ -105,7 +107,7 @@ class HttpServer:
 
     # accepting
 
-    def _accepted(self, connected: socket.socket) -> None:
+    def _accepted(self, connected: socket.socket, encrypt: Encrypt | None = None) -> None:
         try:
             peer = peer_of(connected)
         except OSError:  # gone already
@@ -120,15 +122,16 @@ class HttpServer:
             refused = refusal(503, "too many connections: close some, or try again later")
         connection = Connection(self, peer, refused)
         self._connections.add(connection)
-        self.start(asyncio.get_running_loop().create_task(self._adopt(connection, connected)))
+        self.start(asyncio.get_running_loop().create_task(self._adopt(connection, connected, encrypt)))
 
     def _count_like(self, peer: Peer) -> int:
         """How many connections of that kind there are: TCP ones must not keep people off the unix socket."""
         return sum((connection.peer.uid is None) == (peer.uid is None) for connection in self._connections)
 
-    async def _adopt(self, connection: Connection, connected: socket.socket) -> None:
+    async def _adopt(self, connection: Connection, connected: socket.socket, encrypt: Encrypt | None) -> None:
+        protocol = connection if encrypt is None else encrypt(connection)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, connected)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connected)
         except BaseException as error:
             self.forget(connection)
             connected.close()

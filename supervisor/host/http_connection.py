@@ -55,7 +55,7 @@ class Server(Protocol):
 
     def start(self, work: asyncio.Task[None]) -> None: ...
     def forget(self, connection: Connection) -> None: ...
-    def refusal(self, peer: Peer) -> Response | None: ...
+    def refusal(self, head: Request) -> Response | None: ...
     async def answer(self, request: Request) -> Response: ...
 
 
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._head = read_request(event, self.peer)
         refused = (
             self._unwelcome
-            or self._server.refusal(self.peer)
+            or self._server.refusal(self._head)
             or head_refusal(event, max_head_bytes=MAX_HEAD_BYTES, max_body_bytes=self._server.max_body_bytes)
         )
         if refused is not None:

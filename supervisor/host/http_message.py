@@ -8,18 +8,19 @@ from urllib.parse import parse_qsl
 
 import h11
 
-from ..wire import encode, problem
+from ..core.access import Principal
+from ..wire import PROBLEMS, coded, encode
 from .listener import Peer
 
-_TITLES = {
-    400: "Bad Request",
-    403: "Forbidden",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
+_CODES = {
+    400: "bad_request",
+    403: "forbidden",
+    408: "request_timeout",
+    413: "too_large",
+    431: "headers_too_large",
+    500: "internal_error",
+    501: "not_implemented",
+    503: "overloaded",
 }
 
 
@@ -33,6 +34,7 @@ class Request:
     headers: dict[str, str]  # names in lower case, equal ones joined by ", "
     body: bytes
     peer: Peer
+    caller: Principal | None = None  # who sent it, once that is known
 
 
 @dataclass(slots=True)
@@ -53,7 +55,12 @@ class Response:
 
 def refusal(status: int, detail: str) -> Response:
     """An error as RFC 9457 wants it."""
-    return Response(status, encode(problem(status, _TITLES[status], detail)), "application/problem+json")
+    return coded_refusal(_CODES[status], detail)
+
+
+def coded_refusal(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), **more: object) -> Response:
+    """The problem of that code, with more members where there is more to say."""
+    return Response(PROBLEMS[code][0], encode(coded(code, detail, **more)), "application/problem+json", headers)
 
 
 def internal_error() -> Response:
@@ -63,7 +70,7 @@ def internal_error() -> Response:
 
 def fault(error: h11.RemoteProtocolError) -> Response:
     """What a client learns of its error in speaking HTTP."""
-    status = error.error_status_hint if error.error_status_hint in _TITLES else 400
+    status = error.error_status_hint if error.error_status_hint in _CODES else 400
     return refusal(status, f"cannot read the request: {error}")
 
 

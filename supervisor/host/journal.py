@@ -184,6 +184,11 @@ class Journal:
         """unit name -> JSON, of one kind."""
         return dict(self._rows("SELECT unit, value FROM fact WHERE kind = ?", (kind,)))
 
+    def fact(self, kind: str, unit: str) -> str | None:
+        """The JSON of one unit; None: there is none."""
+        rows = self._rows("SELECT value FROM fact WHERE kind = ? AND unit = ?", (kind, unit))
+        return rows[0][0] if rows else None
+
     def record_fact(self, kind: str, unit: str, value: str | None, *, durable: bool = False) -> None:
         """Keep it, or (None) forget it; `durable`: not even a power cut may lose it."""
         if durable:
@@ -208,6 +213,10 @@ class Journal:
         life = int(self.facts("state").get("life", "0")) + 1
         self.record_fact("state", "life", str(life))
         return life
+
+    def size_bytes(self) -> int:
+        """What its files take on the disk."""
+        return sum(os.stat(path).st_size for path in (self._path, f"{self._path}-wal") if os.path.exists(path))
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         try:

@@ -35,6 +35,7 @@ class Peer:
     pid: int | None
     address: str  # "unix" or "127.0.0.1:45678"
     ours: str = field(default="", compare=False)  # the address of our end; "" on a unix socket
+    names: tuple[str, ...] = ()  # in its client certificate, which was verified
 
 
 def peer_of(connected: socket.socket) -> Peer:
@@ -65,9 +66,9 @@ def bind_unix(path: str, *, mode: int, gid: int | None) -> socket.socket:
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening TCP socket on a numeric address or a name of this host; port 0 takes a free one."""
+    """A listening TCP socket on an address or a name of this host; port 0 takes a free one, :: means IPv4 too."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::")
 
 
 def _bind_and_listen(path: str, mode: int, gid: int | None) -> socket.socket:

@@ -47,7 +47,7 @@ class TlsFailed(Exception):
 
 async def encrypt(connection: socket.socket, options: TlsOptions, name: str) -> TlsConnection:
     """Shake hands over a connected socket, which stays the caller's. Raises TlsFailed, OSError."""
-    ssl = _ssl()
+    ssl = ssl_module()
     context = _context(options, _stamps(options))
     try:
         encrypted = TlsConnection(connection, context, options.server_name or name)
@@ -60,7 +60,7 @@ async def encrypt(connection: socket.socket, options: TlsOptions, name: str) -> 
     except ssl.SSLEOFError as error:
         raise TlsFailed("it closed the connection during the TLS handshake") from error
     except ssl.SSLError as error:
-        raise TlsFailed(f"the TLS handshake failed: {_words(error)}") from error
+        raise TlsFailed(f"the TLS handshake failed: {words_of(error)}") from error
     return encrypted
 
 
@@ -70,7 +70,7 @@ class TlsConnection:
     __slots__ = ("_connection", "_incoming", "_object", "_outgoing", "_ssl")
 
     def __init__(self, connection: socket.socket, context: ssl_types.SSLContext, name: str) -> None:
-        self._ssl = _ssl()
+        self._ssl = ssl_module()
         self._connection = connection
         self._incoming, self._outgoing = self._ssl.MemoryBIO(), self._ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
@@ -96,7 +96,7 @@ class TlsConnection:
         except (self._ssl.SSLZeroReturnError, self._ssl.SSLEOFError) as error:  # many servers just hang up
             raise EOFError from error
         except self._ssl.SSLError as error:
-            raise TlsFailed(f"it ended the TLS connection: {_words(error)}") from error
+            raise TlsFailed(f"it ended the TLS connection: {words_of(error)}") from error
 
     async def _step(self, call: Callable[[], Any]) -> Any:
         loop = asyncio.get_running_loop()
@@ -122,23 +122,24 @@ class TlsConnection:
             await asyncio.get_running_loop().sock_sendall(self._connection, data)
 
 
-def _ssl() -> Any:
+def ssl_module() -> Any:
     """The module `ssl`, whose import boot.py may have refused."""
     if sys.modules.get("ssl", sys) is None:
         del sys.modules["ssl"]
     return import_module("ssl")
 
 
-_Stamp = tuple[str, int, int, int]
+Stamp = tuple[str, int, int, int]
 
 
-def _stamps(options: TlsOptions) -> tuple[_Stamp, ...]:
+def _stamps(options: TlsOptions) -> tuple[Stamp, ...]:
     """What tells one version of the files from the next."""
-    trusted = options.ca or (_ssl().get_default_verify_paths().cafile if options.verify else None)
-    return tuple(_stamp(path) for path in (trusted, options.cert, options.key) if path)
+    trusted = options.ca or (ssl_module().get_default_verify_paths().cafile if options.verify else None)
+    return tuple(stamp_of(path) for path in (trusted, options.cert, options.key) if path)
 
 
-def _stamp(path: str) -> _Stamp:
+def stamp_of(path: str) -> Stamp:
+    """What tells this version of a file from the next. Raises TlsFailed."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -147,35 +148,36 @@ def _stamp(path: str) -> _Stamp:
 
 
 @lru_cache(maxsize=_CONTEXTS)
-def _context(options: TlsOptions, stamps: tuple[_Stamp, ...]) -> ssl_types.SSLContext:
+def _context(options: TlsOptions, stamps: tuple[Stamp, ...]) -> ssl_types.SSLContext:
     """Reading what the system trusts takes tens of milliseconds, and a context much memory: equal ones are shared."""
-    ssl = _ssl()
+    ssl = ssl_module()
     context: ssl_types.SSLContext = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = options.verify
     context.verify_mode = ssl.CERT_REQUIRED if options.verify else ssl.CERT_NONE
     if options.verify and options.ca is None:
         context.set_default_verify_paths()
     elif options.ca is not None:
-        _load(options.ca, lambda: context.load_verify_locations(options.ca))
+        load_files(options.ca, lambda: context.load_verify_locations(options.ca))
     if options.cert is not None:
         # A password, although none can be right: without one, OpenSSL would ask the daemon's terminal.
         files = options.cert if options.key is None else f"{options.cert} with the key {options.key}"
-        _load(files, lambda: context.load_cert_chain(str(options.cert), options.key, password=""))
+        load_files(files, lambda: context.load_cert_chain(str(options.cert), options.key, password=""))
     return context
 
 
-def _load(what: str, load: Callable[[], None]) -> None:
+def load_files(what: str, load: Callable[[], None]) -> None:
+    """Call it; what goes wrong is said of `what`. Raises TlsFailed."""
     try:
         load()
-    except _ssl().SSLError as error:
-        raise TlsFailed(f"cannot use {what}: {_words(error)}") from error
+    except ssl_module().SSLError as error:
+        raise TlsFailed(f"cannot use {what}: {words_of(error)}") from error
     except OSError as error:
         raise TlsFailed(f"cannot read {what}: {reason_of(error)}") from error
     except ValueError as error:  # an encrypted key
         raise TlsFailed(f"cannot use {what}: {error}") from error
 
 
-def _words(error: ssl_types.SSLError) -> str:
+def words_of(error: ssl_types.SSLError) -> str:
     """OpenSSL's reason, such as WRONG_VERSION_NUMBER, in words."""
     return (error.reason or str(error)).replace("_", " ").lower()
 

@@ -14,6 +14,7 @@ from supervisor.core.model import (
     Autorestart,
     Config,
     DaemonSpec,
+    HttpSpec,
     Limits,
     LogFormat,
     LogSpec,
@@ -84,7 +85,7 @@ def test_every_key_of_the_daemon_arrives() -> None:
     )
     assert config.daemon == DaemonSpec(
         "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, 20, "debug",
-        ("::1", 9301), (
+        "/etc/unitd/state/audit.jsonl", HttpSpec(("::1", 9301)), (
             RegistrySpec(
                 "main", "consul", "https://10.0.0.5:8501/prefix", 5.0, 0.7, "shop", "unitd",
                 "/etc/unitd/secrets/password", "/run/token",
@@ -290,7 +291,7 @@ def test_a_long_first_delay_makes_the_longest_delay_longer_by_itself() -> None:
     ],
 )
 def test_the_http_api_may_listen_on_loopback(written: str, listen: tuple[str, int]) -> None:
-    assert loaded(f'[http]\nlisten = "{written}"').daemon.http_listen == listen
+    assert loaded(f'[http]\nlisten = "{written}"').daemon.http == HttpSpec(listen)
 
 
 def test_equal_parts_of_units_are_kept_once() -> None:

@@ -94,7 +94,7 @@ def test_other_files_are_checked_though_one_cannot_be_read_but_dependencies_are_
         ('[registry.also."a b"]\nurl = "http://x"', "registry.also.'a b'", "a name of 1 to 64"),
         ('[registry.also.main]\nbackend = "http"\nurl = "http://x"', "registry.also.main", "choose another"),
         ("[registry.also.old]\nttl_seconds = 5", "registry.also.old", "the same registry as main"),
-        ('[http]\nlisten = "10.0.0.7:9301"', "http.listen", "TLS and tokens"),
+        ('[http]\nlisten = "10.0.0.7:9301"', "http.listen", "without TLS and anybody who may use it: write [http.tls]"),
         ('[http]\nlisten = "127.0.0.300:9301"', "http.listen", "cannot listen"),
         ("[unit.a]\ncommand = 'x'\nnumprocs = true", "unit.a.numprocs", "not true"),
         ("[unit.a]\ncommand = 'x'\numask = 22", "unit.a.umask", "octal"),

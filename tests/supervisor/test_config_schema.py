@@ -64,6 +64,16 @@ def _with(table: str, key: str, value: str) -> str:
     lines[place] = value
     if key == "backend":
         lines.setdefault("registry.url", '"http://10.0.0.5:9301"')
+    if table.startswith("http"):
+        lines.setdefault("http.listen", '"127.0.0.1:9301"')
+    if table.startswith("center"):
+        lines.setdefault("center.url", '"https://center:9300"')
+    if table == "http.access.NAME":
+        lines.setdefault("http.access.a.role", '"read"')
+        lines.setdefault("http.access.a.token_sha256", f'"{"0" * 64}"')
+        lines.setdefault("http.tls.client_ca", '"ca.pem"')
+    if any(line.startswith("http.tls.") for line in lines):
+        lines.setdefault("http.tls.cert", '"x.pem"')
     if (part := table.removeprefix("unit.NAME.")) in schema.PROBES:
         lines.setdefault(f"unit.a.{part}.tcp", "true")
     if part == "drain":

@@ -15,8 +15,8 @@ import pytest
 
 from registry_client.backends.embedded import EmbeddedRegistry
 from registry_client.server import RegistryApi
-from supervisor import control as module
 from supervisor.control import Control
+from supervisor.control import api as module
 from supervisor.core.events import Publish, Spawn, Terminate, Withdraw
 from supervisor.core.model import LogSpec, Phase
 from supervisor.errors import ConfigError
@@ -24,7 +24,7 @@ from supervisor.host.access import Access
 from supervisor.host.clock import monotonic
 from supervisor.host.http import Peer, Request, Response
 from supervisor.host.output import OutputPump
-from supervisor.wire import Command, Operation, PlanItem
+from supervisor.wire import PROBLEMS, Command, NodeInfo, Operation, PlanItem
 from tests.supervisor.agents.fleet import Fleet, plain, service
 from tests.supervisor.running import run, until
 
@@ -38,7 +38,7 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.mistakes: ConfigError | None = None
         self.applied, self.stopped = list[Command](), list[str]()
-        self.is_ready = True
+        self.is_ready, self.is_stopping = True, False
 
     def plan(self) -> list[PlanItem]:
         if self.mistakes:
@@ -53,6 +53,12 @@ class FakeDaemon:
 
     def shut_down(self, reason: str) -> None:
         self.stopped.append(reason)
+
+    def node(self) -> NodeInfo:
+        return NodeInfo("here", "1", "abc", 1, "2026-11-24T00:00:00.000Z", 1.0, 5, ["cart"], 0, "2026-11-24T00:00:01.000Z")
+
+    async def metrics(self) -> tuple[str, bytes]:
+        return "text/plain", b"unitd_units 5\n"
 
 
 class Api:
@@ -75,7 +81,7 @@ class Api:
         )
         self.control = Control(
             self.daemon, self.fleet.orders, self.fleet.operations, self.fleet.view, self.fleet.history, self.pump,
-            Access(None), RegistryApi(EmbeddedRegistry()) if registry else None,
+            Access(None), RegistryApi(EmbeddedRegistry()) if registry else None, journal=self.fleet.journal,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -95,7 +101,9 @@ class Api:
         if answer.status >= 400:
             assert answer.content_type == "application/problem+json"
             assert value["status"] == answer.status
-            assert value["type"] == "about:blank" and value["title"] and value["detail"]
+            assert value["type"] == "about:blank" and value["detail"]
+            if not target.startswith("/v1/registry/"):
+                assert PROBLEMS[value["code"]] == (answer.status, value["title"])
         else:
             assert answer.content_type == "application/json"
         return answer.status, value
@@ -128,7 +136,8 @@ ROUTES = {
     "/v1/units/web/signal": "POST", "/v1/units/web/drain": "POST", "/v1/units/web/undrain": "POST",
     "/v1/units/web/warm": "POST", "/v1/units/web/weight": "POST", "/v1/units/web/enable": "POST", "/v1/units/web/disable": "POST",
     "/v1/operations": "GET", "/v1/operations/op-1": "GET", "/v1/operations/op-1/abort": "POST", "/v1/events": "GET",
-    "/v1/config/plan": "POST", "/v1/config/apply": "POST", "/v1/shutdown": "POST", "/v1/doctor": "GET", "/healthz": "GET", "/readyz": "GET",
+    "/v1/config/plan": "POST", "/v1/config/apply": "POST", "/v1/shutdown": "POST", "/v1/doctor": "GET", "/v1/node": "GET", "/metrics": "GET",
+    "/openapi.json": "GET", "/healthz": "GET", "/readyz": "GET",
 }  # fmt: skip
 
 
@@ -152,9 +161,10 @@ def test_a_route_answers_to_its_method_and_names_it_to_others(tmp_path: Path, pa
 
 
 def test_the_table_of_routes_here_is_the_one_of_the_product() -> None:
-    for method, pattern, _ in module._ROUTES:
-        assert [path for path, known in ROUTES.items() if pattern.fullmatch(path) and known == method], pattern.pattern
-    assert all(any(pattern.fullmatch(path) for _, pattern, _ in module._ROUTES) for path in ROUTES)
+    for route in module.ROUTES:
+        found = [path for path, known in ROUTES.items() if route.pattern.fullmatch(path) and known == route.method]
+        assert found, route.pattern.pattern
+    assert all(any(route.pattern.fullmatch(path) for route in module.ROUTES) for path in ROUTES)
 
 
 @pytest.mark.parametrize(
@@ -386,11 +396,10 @@ def test_a_command_that_cannot_be_understood_does_nothing(tmp_path: Path, body: 
 def test_deadlines_far_away_are_understood(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path) as api:
-            for deadline, state in (
-                ("0001-01-01T00:00:00+23:59", "expired"), ("9999-12-31T23:59:59-23:59", "succeeded"),
-            ):  # fmt: skip
-                _, value = await api.ask("POST", "/v1/units/web/start", {"deadline": deadline})
-                assert value["state"] == state
+            body = {"deadline": "9999-12-31T23:59:59-23:59"}
+            assert (await api.ask("POST", "/v1/units/web/start", body))[1]["state"] == "succeeded"
+            body = {"deadline": "0001-01-01T00:00:00+23:59"}
+            assert (await api.ask("POST", "/v1/units/web/stop", body))[1]["code"] == "deadline_passed"
 
     run(scenario())
 

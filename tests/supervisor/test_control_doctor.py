@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from supervisor.control import Control
 from supervisor.core.doctor import Finding
 from supervisor.host.access import Access
 from supervisor.host.http import Peer, Request, Response
+from supervisor.host.journal import Journal
 from supervisor.installation import version
 from tests.supervisor.running import run
 
@@ -24,8 +26,15 @@ async def examine() -> tuple[list[Any], dict[str, object]]:
 
 def asked(examination: Callable[[], Awaitable[Any]] | None, peer: Peer) -> Response:
     anything = cast(Any, None)
-    control = Control(anything, anything, anything, anything, anything, anything, Access(None), None, examination)
-    return run(control.handle(Request("GET", "/v1/doctor", {}, {}, b"", peer)))
+    with TemporaryDirectory() as folder:
+        journal = Journal(folder)
+        control = Control(
+            anything, anything, anything, anything, anything, anything, Access(None), None, examination, journal=journal
+        )
+        try:
+            return run(control.handle(Request("GET", "/v1/doctor", {}, {}, b"", peer)))
+        finally:
+            journal.close()
 
 
 def test_findings_facts_and_the_version_are_answered() -> None:

@@ -34,7 +34,7 @@ def test_an_empty_body_is_a_command_with_nothing_said(body: bytes) -> None:
 def test_every_field_of_a_command_is_read_and_null_is_absent() -> None:
     said: dict[str, Any] = {
         "command_id": "c1", "deadline": "2027-01-01T00:00:00Z", "reason": "deploy", "issued_by": "ann",
-        "parameters": {"force": True},
+        "parameters": {"force": True}, "expected_generation": 0, "center": "c", "epoch": 3,
     }  # fmt: skip
     assert wire.decode_command(json.dumps(said).encode()) == Command(**said)
     assert wire.decode_command(json.dumps(dict.fromkeys(said)).encode()) == Command()

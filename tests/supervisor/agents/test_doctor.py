@@ -106,7 +106,7 @@ def outcome(findings: list[Finding], check: str) -> str:
 def test_a_host_in_order_has_no_problem(host: Host) -> None:
     async def scenario() -> None:
         await host.registry.register(host.add("web"), TTL)
-        own = node_entry("here", "127.0.0.1", 9301, 1, iso())
+        own = node_entry(DaemonSpec("here"), ("127.0.0.1", 9301), 1, iso())
         host.entries.append(own)
         await host.registry.register(own, TTL)
         findings, facts = await host.examine()

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from supervisor.host.access import Access
+from supervisor.core.access import Principal, Role, token_hash
+from supervisor.host.access import Access, Denied
 from supervisor.host.http import Peer, Request
 from supervisor.host.listener import peer_of
 
@@ -158,3 +159,100 @@ def test_it_is_not_served_under_a_strangers_name(host: str) -> None:
     """A page of that name could be made to lead here (DNS rebinding)."""
     refused = Access(None).refuses(over_tcp(tcp("127.0.0.1:1"), method="GET", host=host))
     assert refused is not None and refused.endswith("use 127.0.0.1")
+
+
+# With a credential.
+
+READER = Principal("reader", Role.READ, token_sha256=(token_hash("secret"),), certificates=("reader.example",))
+FAR = Peer(None, None, None, "10.0.0.9:4711", "10.0.0.7:9301")
+
+
+def shown(method: str = "POST", peer: Peer = FAR, **headers: str) -> Principal | Denied:
+    return Access(None, (READER,)).caller(over_tcp(peer, method, **headers))
+
+
+@pytest.mark.parametrize("value", ["Bearer secret", "bearer secret", "BEARER  secret "])
+def test_a_token_says_who_calls(value: str) -> None:
+    assert shown(authorization=value) is READER
+    assert shown("GET", authorization=value, host="web-7.example") is READER, "under any name"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "secret",
+        "Bearer",
+        "Bearer ",
+        "Bearer Secret",
+        "Bearer secret, Bearer secret",
+        "Basic secret",
+        "Bearersecret",
+    ],
+)
+def test_anything_else_says_nothing(value: str) -> None:
+    found = shown(authorization=value)
+    assert isinstance(found, Denied) and found.code == "unauthenticated"
+    assert "secret" not in found.detail.replace("Bearer TOKEN", "")
+
+
+def test_a_verified_certificate_says_who_calls() -> None:
+    assert shown(peer=dataclasses.replace(FAR, names=("x", "reader.example"))) is READER
+    found = shown(peer=dataclasses.replace(FAR, names=("x", "y")))
+    assert isinstance(found, Denied) and found.detail.endswith("x, y")
+
+
+def test_a_page_that_shows_a_token_still_cannot_command() -> None:
+    found = shown(authorization="Bearer secret", origin="https://evil.example")
+    assert isinstance(found, Denied) and found.code == "forbidden"
+    assert shown("GET", authorization="Bearer secret", origin="https://evil.example") is READER
+
+
+def test_with_entries_root_needs_a_credential_over_tcp_and_none_on_the_unix_socket() -> None:
+    access = Access(None, (READER,))
+    with connected() as peer:
+        assert isinstance(access.caller(over_tcp(peer)), Denied)
+        assert isinstance(access.caller(over_tcp(peer, "GET")), Denied)
+    found = access.caller(over_unix(0))
+    assert isinstance(found, Principal) and (found.name, found.role) == ("uid 0", Role.ADMIN)
+
+
+def test_only_the_first_of_many_failures_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access(None, (READER,))
+    found = [access.caller(over_tcp(FAR, authorization=f"Bearer guess-{number}")) for number in range(50)]
+    assert [each.first for each in found if isinstance(each, Denied)] == [True] + [False] * 49
+    assert len(caplog.messages) == 1 and "guess" not in caplog.text
+    other = access.caller(over_tcp(dataclasses.replace(FAR, address="10.0.0.10:1"), authorization="Bearer x"))
+    assert isinstance(other, Denied) and other.first, "another address"
+
+
+def test_without_entries_a_caller_on_loopback_is_known_by_its_user() -> None:
+    access = Access(None)
+    with connected() as peer:
+        found = access.caller(over_tcp(peer))
+        assert isinstance(found, Principal) and (found.name, found.role) == (f"uid {os.geteuid()}", Role.ADMIN)
+        reader = access.caller(over_tcp(peer, "GET"))
+        assert isinstance(reader, Principal) and reader.role is Role.READ
+
+
+def test_whether_somebody_may_command_can_be_asked_before() -> None:
+    access = Access(None, (READER,))
+    request = over_tcp(FAR, "GET", authorization="Bearer secret")
+    found = access.caller(request)
+    assert found is READER
+    request.caller = READER
+    assert access.may_not_command(request) == "reader has the role read, which may not command units"
+    request.caller = dataclasses.replace(READER, role=Role.OPERATE)
+    assert access.may_not_command(request) is None
+    assert access.may_not_command(over_unix(0, method="GET")) is None
+    assert access.may_not_command(over_unix(STRANGER, method="GET")) is not None
+
+
+def test_somebody_on_this_host_who_may_not_is_named_and_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access(None)
+    found = [access.caller(over_unix(STRANGER)) for _ in range(20)]
+    assert all(isinstance(each, Denied) and each.who == f"uid {STRANGER}" for each in found)
+    assert [each.first for each in found if isinstance(each, Denied)] == [True] + [False] * 19
+    page = [access.caller(over_tcp(tcp("127.0.0.1:1"), origin="http://evil.example")) for _ in range(20)]
+    assert [each.first for each in page if isinstance(each, Denied)] == [True] + [False] * 19
+    assert len(caplog.messages) == 2

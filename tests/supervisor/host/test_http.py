@@ -18,6 +18,7 @@ import pytest
 
 from supervisor.host import http_connection
 from supervisor.host.http import Handler, HttpServer, Peer, Request, Response
+from supervisor.host.http_message import coded_refusal
 
 DEADLINE_SECONDS = 10.0
 HEAD_END = b"\r\n\r\n"
@@ -399,12 +400,16 @@ def test_headers_are_bounded(serve: Serve, ended: bool) -> None:
 
 
 def test_a_peer_without_permission_is_told_so(serve: Serve) -> None:
-    detail = refused_with(serve, post(b"{}"), 403, authorize=lambda peer: f"uid {peer.uid} may not")["detail"]
-    assert detail == f"uid {os.getuid()} may not"
+    def nobody(head: Request) -> Response | None:
+        return coded_refusal("forbidden", f"uid {head.peer.uid} may not {head.method} {head.path}: {head.body!r}")
+
+    refused = refused_with(serve, post(b"{}"), 403, authorize=nobody)
+    assert refused["detail"] == f"uid {os.getuid()} may not POST /: b''", "before the body is read"
+    assert refused["code"] == "forbidden"
 
 
 def test_a_check_of_permission_that_fails_lets_nobody_in(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    def broken(peer: Peer) -> str | None:
+    def broken(head: Request) -> Response | None:
         raise KeyError("role")
 
     refused_with(serve, get(), 500, authorize=broken)

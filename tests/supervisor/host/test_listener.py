@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.host import listener
-from supervisor.host.listener import Listener, bind_tcp, bind_unix
+from supervisor.host.listener import Listener, bind_tcp, bind_unix, peer_of
 
 
 @pytest.fixture
@@ -200,3 +200,15 @@ def test_closing_while_it_waits_for_descriptors_leaves_nothing_behind(
         await asyncio.sleep(0.15)
 
     asyncio.run(scenario(), debug=True)
+
+
+def test_the_address_that_means_everywhere_takes_both_kinds_of_clients() -> None:
+    with bind_tcp("::", 0) as listening:
+        port = listening.getsockname()[1]
+        for family, host in ((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")):
+            with socket.socket(family) as client:
+                client.settimeout(5)
+                client.connect((host, port))
+                accepted, _ = listening.accept()
+                with accepted:
+                    assert peer_of(accepted).address.endswith(f":{client.getsockname()[1]}")
