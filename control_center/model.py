@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+NODE_SERVICE = "unitd"  # under which the daemons themselves are registered
 VERBS = ("start", "stop", "restart", "drain", "undrain", "warm", "weight", "signal", "apply")
 ROLLING_VERBS = ("restart", "stop", "drain", "apply")  # what takes capacity away, and so may need batches
 
@@ -132,6 +133,7 @@ class Target:
     detail: str = ""  # how it ended, or what the last try said
     started: str | None = None
     finished: str | None = None
+    generation_after: int | None = None  # of a canary, as the registry had it when it was done
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class Operation:
     state: OperationState = OperationState.PENDING
     wish: Wish = Wish.RUN
     cause: str = "person"  # person | guard
+    checks_generation: bool = False  # a target that is of another generation by then is refused by its node
     services: tuple[str, ...] = ()  # that it holds; each has at most one open operation
     baseline: dict[str, int] = field(default_factory=dict)  # service -> full weight of its instances at the beginning
     epoch: int = 0  # of the center that acts for it
