@@ -7,6 +7,7 @@ from .certificates import Certificates, write_certificates
 from .consul import Consul
 from .consul_cluster import ConsulCluster, ConsulMember
 from .etcd import Etcd, EtcdCluster
+from .postgres import Postgres
 from .proxy import Proxy
 from .redis import Redis
 from .server import MissingProgram, NotReady, Server
@@ -23,6 +24,7 @@ __all__ = [
     "EtcdCluster",
     "MissingProgram",
     "NotReady",
+    "Postgres",
     "Proxy",
     "Redis",
     "Server",

@@ -19,6 +19,7 @@ import pytest
 
 from .consul import Consul
 from .etcd import Etcd, EtcdCluster
+from .postgres import Postgres
 from .proxy import Proxy
 from .redis import Redis
 from .server import MissingProgram, Server
@@ -29,6 +30,7 @@ __all__ = [
     "etcd",
     "namespace",
     "open_proxy",
+    "postgres",
     "redis_server",
     "share_server",
     "start_server",
@@ -112,6 +114,12 @@ def zookeeper(share_server: ShareServer) -> ZooKeeper:
 def redis_server(share_server: ShareServer) -> Redis:
     """The Redis server of this run, without a password."""
     return share_server(Redis)
+
+
+@pytest.fixture
+def postgres(share_server: ShareServer) -> Postgres:
+    """The PostgreSQL server of this run; `new_database` makes what a test writes to."""
+    return share_server(Postgres)
 
 
 @pytest.fixture
