@@ -115,11 +115,13 @@ class Host:
 
     # The daemon.
 
-    def configure(self, units: str, *, registry: str = "", http: str = "", **daemon: object) -> None:
+    def configure(
+        self, units: str, *, registry: str = "", http: str = "", node: str = "here", **daemon: object
+    ) -> None:
         """Write the configuration; keywords become keys of [daemon]."""
         own: dict[str, object] = {"socket": "s", "state_dir": "state", "log_dir": "log", "socket_group": "",
                                   "cgroup": self.cgroup, **daemon}  # fmt: skip
-        lines = ['node = "here"', *(f"daemon.{key} = {json.dumps(value)}" for key, value in own.items())]
+        lines = [f'node = "{node}"', *(f"daemon.{key} = {json.dumps(value)}" for key, value in own.items())]
         if registry:
             lines.append(f"registry = {{ {registry} }}")
         if http:

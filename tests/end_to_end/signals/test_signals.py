@@ -81,7 +81,7 @@ def test_the_daemon_answers_while_it_stops_units_and_is_not_ready_then(host: Hos
     host.until_state("web", "STOPPING")
 
     assert host.ask("GET", "/readyz").status == 503
-    assert host.ask("POST", "/v1/config/apply", {}).status == 422
+    assert host.ask("POST", "/v1/config/apply", {}).status == 503
     assert host.wait() == 0
 
 
