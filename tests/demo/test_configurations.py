@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from supervisor.config import load
-from supervisor.core.model import DaemonSpec, Removal, RestartPolicy, UnitSpec
+from supervisor.core.model import DaemonSpec, HttpSpec, Removal, RestartPolicy, UnitSpec
 
 ETC = Path(__file__).parents[2] / "etc"
 
@@ -20,7 +20,7 @@ def test_the_demo_runs_two_registered_shops_in_its_own_folder() -> None:
         f"{folder}/state",
         f"{folder}/logs",
     )
-    assert daemon.http_listen == ("127.0.0.1", 9301)
+    assert daemon.http == HttpSpec(("127.0.0.1", 9301))
     assert list(config.units) == ["addToCart:0", "addToCart:1"]
     for number, unit in enumerate(config.units.values()):
         assert unit.argv[-4:] == ("--port", str(9080 + number), "--database", "shop.sqlite")
