@@ -132,9 +132,7 @@ class Driver:
         pending = [target for target in self._operation.targets if target.state is TargetState.PENDING]
         self._record(step)
         targets = [target for target in pending if target.state is TargetState.SENT]
-        for target, seq in zip(targets, await self._store.next_seqs(len(targets)), strict=True):
-            target.seq = seq
-        await self._save()
+        await self._save()  # which numbers them, too: in the order in which nodes that fetch commands see them
         for target in targets:
             self._carry(target)
 

@@ -175,10 +175,6 @@ class OperationStore:
         rows = await self._database.read(lambda transaction: transaction.all(query))
         return {row["id"]: (row["version"], row["state"]) for row in rows}
 
-    async def next_seqs(self, count: int) -> range:
-        """The next numbers of commands; `save` gives them by itself."""
-        return await self._database.write(lambda transaction: transaction.numbers("seqs", count))
-
     async def commands_for(self, node: str, after: int) -> list[tuple[Operation, Target]]:
         """The busy targets on a node with a higher seq, each with its open operation (without targets), by seq."""
         column = tables.targets.c

@@ -180,6 +180,9 @@ def test_a_rolling_restart_ends_when_the_registry_shows_each_instance_anew(tmp_p
         assert [target.state for target in done.targets] == [TargetState.SUCCEEDED] * 4
         assert set(site.nodes.carried.values()) == {1} and len(site.nodes.carried) == 4
         assert [batch.state for batch in done.batches] == ["succeeded"] * 4
+        async with asyncio.timeout(SECONDS):
+            while not site.ended:  # told right after it is written
+                await asyncio.sleep(0.01)
         assert [operation.id for operation in site.ended] == [begun.id]
         assert next(event.body["id"] for event in await site.store.events(0)) == begun.id
 

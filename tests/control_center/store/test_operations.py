@@ -203,13 +203,6 @@ async def test_a_node_fetches_its_open_commands_in_the_order_of_their_numbers(st
     assert [each.seq for each in first.targets] == numbers
 
 
-async def test_numbers_of_commands_are_given_once(store: Store, place: Place) -> None:
-    centers = await place.centers(store)
-    ranges = await asyncio.gather(*(centers[number % len(centers)].next_seqs(number) for number in range(1, 20)))
-    given = [seq for each in ranges for seq in each]
-    assert sorted(given) == list(range(1, sum(range(1, 20)) + 1))
-
-
 async def test_who_does_not_lead_any_more_changes_nothing(store: Store, place: Place) -> None:
     old = await store.lead("a")
     kept = await store.add_operation(operation("cart", targets=1), "r", epoch=old)
