@@ -40,6 +40,7 @@ check: .venv/.installed-for-tests
 
 diagram: .venv/.installed-for-tests
 	$(BIN)/python docs/unit_states.py
+	PYTHONPATH=. $(BIN)/python docs/center_http_api.py
 
 clean:
 	rm -rf .venv run bench/.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -40,6 +41,7 @@ log = logging.getLogger("unit-center")
 YOUNG_TTLS = 1.5  # a registry that lost its memory has everything again after so many ttls
 PRUNE_SECONDS = 3600.0
 LEAD_AGAIN_SECONDS = 1.0
+OPEN_FILES = 65_536  # a kept connection to each node, and those of people and gateways
 KEPT_SECONDS = 30 * 86400.0  # ended operations and decisions
 
 
@@ -54,6 +56,8 @@ def run(path: str, config: CenterConfig) -> None:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     logging.raiseExceptions = False  # a stderr that is gone must not take the center along
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
     asyncio.run(Center(path, config).serve())
 
 

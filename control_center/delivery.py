@@ -33,6 +33,8 @@ FEW = 16
 POLLS_PER_SECOND = 200.0  # together, when many are followed
 LOOK_SECONDS = 0.1  # confirmations are looked for at most so often
 
+_NOT_LET_IN = (401, 403)  # says nothing of a command that may be there: a token may be on its way to being replaced
+
 Progress = Callable[[Target], None]
 
 
@@ -139,6 +141,10 @@ class _Way:
             try:
                 answer = await self._delivery.channels.send(target.node, command)
             except NodeRefused as error:
+                if may_be_there and error.status in _NOT_LET_IN:
+                    await self._pause(tries, NodeUnreachable(target.node, error.detail))
+                    tries += 1
+                    continue
                 self._refused(error)
                 return
             except NodeUnreachable as error:
@@ -178,8 +184,12 @@ class _Way:
                 try:
                     found = await delivery.channels.operations(self.target.node, self.target.command_id, wait_seconds)
                 except NodeRefused as error:
-                    self._not_followed(error)
-                    return
+                    if error.status not in _NOT_LET_IN:
+                        self._not_followed(error)
+                        return
+                    await self._pause(tries, NodeUnreachable(self.target.node, error.detail))
+                    tries += 1
+                    continue
                 except NodeUnreachable as error:
                     await self._pause(tries, error)
                     tries += 1
