@@ -41,3 +41,9 @@ def memory_of(pid: int) -> dict[str, float]:
         name, value = line.split(":", 1)
         found[name] = int(value.split()[0])
     return {"pss": found["Pss"] / 1024, "own": (found["Private_Clean"] + found["Private_Dirty"]) / 1024}
+
+
+def peak_of(pid: int) -> float:
+    """MiB: the most that the process had in memory since it began, shared pages included (VmHWM)."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024

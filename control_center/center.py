@@ -108,6 +108,7 @@ class Center:
         self._executor = Executor(
             self._store,
             self._following,
+            self._channels,
             self._delivery,
             config.rollout,
             name=config.name,
@@ -150,6 +151,7 @@ class Center:
             config.detector,
             config.nodes.heartbeat_seconds,
             leads=lambda: self._epoch is not None,
+            parallel=config.nodes.parallel,
         )
 
     async def _serve_api(self) -> Any:

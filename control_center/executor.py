@@ -23,12 +23,14 @@ from .model import Batch, Decision, Operation, Selection, Strategy, Target, Wish
 from .rollout import baseline, plan
 from .selecting import select
 from .store import OPERATIONS, Store
+from .survey import Asked, with_unseen
 
 log = logging.getLogger("unit-center.operations")
 
 LOOK_SECONDS = 2.0  # at the latest, another center's wishes and new operations are seen
 GATHER_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+_RETURNING = ("start", "undrain")  # mostly for units that no registry has
 GUARD_SECONDS = 60.0  # within which a node must begin what the guard orders
 
 
@@ -39,6 +41,7 @@ class Executor:
         self,
         store: Store,
         following: Following,
+        channels: Asked,
         delivery: Delivery,
         defaults: Strategy,
         *,
@@ -52,7 +55,7 @@ class Executor:
         `on_superseded` is called when the store or a node knows a center that leads after this one.
         """
         self._on_superseded = on_superseded
-        self._store, self._following, self._delivery = store, following, delivery
+        self._store, self._following, self._channels, self._delivery = store, following, channels, delivery
         self._defaults, self._name, self._doubts, self._on_end = defaults, name, doubts, on_end
         self._drivers: dict[str, Driver] = {}
         self._running: asyncio.Task[None] | None = None
@@ -67,13 +70,13 @@ class Executor:
             if known is not None:
                 request.permit([target.service for target in known.targets])
                 return await self._store.add_operation(known, asked)
-        operation = self._plan(request)
+        operation = await self._plan(request)
         operation.id = f"fo-{uuid4().hex[:12]}"
         return await self._add(operation, asked)
 
     async def preview(self, request: NewOperation) -> Operation:
         """What `begin` would do now, with the id ""."""
-        return self._plan(request)
+        return await self._plan(request)
 
     async def wish(self, id_: str, wish: Wish, who: str, reason: str) -> Operation | None:
         """Pause, resume or abort; None: it is unknown."""
@@ -125,11 +128,13 @@ class Executor:
         await self._store.add_event("operation", {"id": added.id, "state": added.state.value, "verb": added.verb})
         return added
 
-    def _plan(self, request: NewOperation) -> Operation:
+    async def _plan(self, request: NewOperation) -> Operation:
         fleet = self._following.fleet
         if fleet is None:
             detail = f"cannot plan: {self._following.doubt()}; try again soon"
             raise BadRequest(detail, code="registry_away", status=503)
+        if request.verb in _RETURNING:
+            fleet = await with_unseen(fleet, self._channels)
         targets = select(request.verb, request.selection, fleet)
         request.permit(sorted({target.service for target in targets}, key=str))
         strategy = self._strategy(request, targets)

@@ -229,7 +229,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, for whoever follows. `type`: operation | decision | node | service | mode."""
+    """Something that happened, for whoever follows. `type`: operation | decision | gateway | node | service | mode."""
 
     seq: int
     at: str

@@ -58,4 +58,4 @@ async def heartbeat(call: Call) -> web.Response:
     """POST /v1/nodes/{node}/heartbeat"""
     node = call.part("node")
     await call.parts.store.put_heartbeat(node, read_heartbeat(await call.body(), node), time())
-    return answer({"heartbeat_seconds": call.parts.config.nodes.heartbeat_seconds})
+    return answer({"heartbeat_seconds": call.parts.heartbeats.interval_seconds})

@@ -79,6 +79,10 @@ class ClosedLoop(Protocol):
 class Heartbeats(Protocol):
     """Watches nodes."""
 
+    @property
+    def interval_seconds(self) -> float:
+        """How often nodes that send heartbeats should do so."""
+
     def statuses(self) -> list[NodeStatus]:
         """All nodes, by name."""
 

@@ -41,6 +41,8 @@ class Nodes:
         self.fails: dict[str, list[Exception]] = {}  # node -> what becomes of the next calls to it
         self.forgets: set[str] = set()  # nodes that lose all they know before the next question
         self.holds: set[str] = set()  # nodes that do not finish anything
+        self.silent: set[str] = set()  # nodes that do not tell of their units
+        self.stopped: list[str] = []  # units of the service web that each node has besides
         self.sent: list[tuple[str, NodeCommand]] = []
         self.carried: Counter[str] = Counter()  # command id -> how often it was really carried out
         self._known: dict[str, dict[str, Any]] = {}
@@ -66,6 +68,14 @@ class Nodes:
         if node not in self.holds and operation["state"] == "running":
             await self.finish(node, command_id)
         return [self._known[command_id]]
+
+    async def get(self, node: str, path: str) -> Any:
+        """Its units, those that are stopped too."""
+        assert path == "/v1/units"
+        if node in self.silent:
+            raise NodeUnreachable(node, "connection refused", may_have_counted=False)
+        units = [{"unit": unit, "service": "web", "generation": 4, "full_weight": 100} for unit in self.stopped]
+        return {"units": [{"unit": "web", "service": "web"}, {"unit": "cron", "service": None}, *units]}
 
     async def _carry_out(self, node: str, command: NodeCommand) -> None:
         self.carried[command.command_id] += 1
@@ -99,7 +109,7 @@ class Site:
     def new_executor(self, name: str = "c1") -> Executor:
         """Another center's."""
         return Executor(
-            self.store, self.following, self.delivery, AT_ONCE, name=name, doubts=frozenset,
+            self.store, self.following, self.nodes, self.delivery, AT_ONCE, name=name, doubts=frozenset,
             on_end=self.ended.append,
         )  # fmt: skip
 
@@ -263,7 +273,7 @@ def test_a_center_whose_epoch_a_node_refuses_stops_and_leaves_the_operation_open
         site.nodes.fails["n0"] = [NodeRefused("n0", 409, "stale_epoch", "a center with epoch 7 leads")]
         superseded = asyncio.Event()
         site.executor = Executor(
-            site.store, site.following, site.delivery, AT_ONCE, name="c1", doubts=frozenset,
+            site.store, site.following, site.nodes, site.delivery, AT_ONCE, name="c1", doubts=frozenset,
             on_superseded=superseded.set,
         )  # fmt: skip
         site.executor.lead(await site.store.lead("c1"))
@@ -369,10 +379,31 @@ def test_the_guard_restarts_one_instance_in_the_generation_that_was_judged(tmp_p
     run(tmp_path, scene)
 
 
+def test_what_is_stopped_is_started_by_its_service_as_far_as_its_nodes_can_be_asked(tmp_path: Path) -> None:
+    async def scene(site: Site) -> None:
+        for number in range(3):
+            node = Entry(
+                service="unitd", instance=f"n{number}", node=f"n{number}", unit="unitd", address="127.0.0.1",
+                port=9301, generation=1, started_at="2026-11-23T06:29:10.123Z",
+            )  # fmt: skip
+            await site.registry.register(node, 60.0)
+        await site.following.refresh()
+        site.nodes.stopped, site.nodes.silent = ["web-night"], {"n2"}
+        shown = await site.executor.preview(a_restart(verb="start", strategy=None))
+        assert [target.instance for target in shown.targets] == [
+            "n0/web", "n0/web-night", "n1/web", "n1/web-night", "n2/web", "n3/web",
+        ]  # fmt: skip
+        assert {target.service for target in shown.targets} == {"web"}
+        again = await site.executor.preview(a_restart(strategy=None))
+        assert [target.unit for target in again.targets] == ["web"] * 4, "a restart is for what serves"
+
+    run(tmp_path, scene)
+
+
 def test_without_a_registry_nothing_is_planned(tmp_path: Path) -> None:
     async def scene(site: Site) -> None:
         blind = Following(site.registry, 0.0, lambda: None)
-        executor = Executor(site.store, blind, site.delivery, AT_ONCE, name="c1", doubts=frozenset)
+        executor = Executor(site.store, blind, site.nodes, site.delivery, AT_ONCE, name="c1", doubts=frozenset)
         with pytest.raises(BadRequest, match="registry has not answered") as caught:
             await executor.begin(a_restart())
         assert caught.value.status == 503

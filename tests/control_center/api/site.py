@@ -98,6 +98,8 @@ class MadeUpHeartbeats:
     def __init__(self) -> None:
         self.nodes: list[NodeStatus] = []
 
+    interval_seconds = NodesSpec().heartbeat_seconds
+
     def statuses(self) -> list[NodeStatus]:
         return self.nodes
 
@@ -190,7 +192,7 @@ async def center(
     following = Following(backend, 0.0, lambda: None)
     channels = Channels(config.nodes, store, following.node_entry)
     delivery = Delivery(channels, following, store.id)
-    executor = Executor(store, following, delivery, config.rollout, name="center-1", doubts=frozenset)
+    executor = Executor(store, following, nodes, delivery, config.rollout, name="center-1", doubts=frozenset)
     closed_loop = ClosedLoop(store, channels, following.certain, config.guard, executor.order)
     nodes, heartbeats = MadeUpNodes(), MadeUpHeartbeats()
     leader = [Leader(True, "center-1", 1)]

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.fleet.center import Center, explain
-from tests.end_to_end.fleet.nodes import Fleet
+from tests.end_to_end.fleet.nodes import EXPIRING, QUICK, Fleet, more_lives
 from tests.end_to_end.fleet.watching import watched
 
 SERVICES = ("cart", "stock", "pay")
+SETTINGS = {"cart": QUICK, "stock": EXPIRING, "pay": QUICK}  # both ways to leave the registry
 COUNT = 8
 FLOOR = 75
 ROLLING = {"batch": "25%", "canary": 1, "bake_seconds": 0.5, "floor_percent": FLOOR, "by_zone": True}
@@ -32,7 +33,7 @@ def center() -> Iterator[Center]:
 def fleet(center: Center) -> Iterator[Fleet]:
     """All nodes, with everything at full weight."""
     fleet = Fleet(center, COUNT)
-    fleet.configure(SERVICES)
+    fleet.configure(SERVICES, settings=SETTINGS)
     try:
         fleet.run(SERVICES)
         yield fleet
@@ -40,25 +41,15 @@ def fleet(center: Center) -> Iterator[Fleet]:
         fleet.close()
 
 
-def generations(fleet: Fleet) -> dict[str, int]:
-    """node/unit -> generation, as the daemons say."""
-    return {
-        f"{node}/{name}": status["generation"]
-        for node, host in zip(fleet.names, fleet.hosts, strict=True)
-        for name, status in host.units().items()
-    }
-
-
-def assert_restarted_once(before: dict[str, int], after: dict[str, int]) -> None:
-    """Every unit has exactly one more life behind it."""
-    lives = {unit: after[unit] - generation for unit, generation in before.items()}
-    assert set(lives.values()) == {1}, lives
+def assert_restarted_once(fleet: Fleet, before: dict[str, int]) -> None:
+    """Every unit has exactly one more life behind it, as its own program says."""
+    assert more_lives(before, fleet.lives()) == dict.fromkeys(before, 1)
 
 
 def test_three_services_are_restarted_at_once_without_a_failed_request_and_above_their_floors(
     center: Center, fleet: Fleet
 ) -> None:
-    before = generations(fleet)
+    before = fleet.lives()
     with watched(center.url, SERVICES) as outside:
         begun = [center.begin("restart", {"services": [service]}, strategy=ROLLING) for service in SERVICES]
         ended = [center.follow(operation["id"]) for operation in begun]
@@ -69,12 +60,12 @@ def test_three_services_are_restarted_at_once_without_a_failed_request_and_above
     lowest = {service: outside.lowest(service) * 100 / full for service in SERVICES}
     assert min(lowest.values()) >= FLOOR, lowest
     assert max(lowest.values()) < 100, "nothing was seen to leave"
-    assert_restarted_once(before, generations(fleet))
+    assert_restarted_once(fleet, before)
 
 
 def test_a_killed_center_goes_on_where_it_was_and_nothing_happens_twice(center: Center, fleet: Fleet) -> None:
     """The registry's memory dies with it: units keep serving whom they know, and register again."""
-    before = generations(fleet)
+    before = fleet.lives()
     begun = [center.begin("restart", {"services": [service]}, strategy=ROLLING) for service in SERVICES]
     for wanted in (2, 9, 15):
         center.until_operation(
@@ -86,7 +77,7 @@ def test_a_killed_center_goes_on_where_it_was_and_nothing_happens_twice(center: 
         center.run()
     ended = [center.follow(operation["id"]) for operation in begun]
     assert [operation["state"] for operation in ended] == ["succeeded"] * 3, "\n".join(map(explain, ended))
-    assert_restarted_once(before, generations(fleet))
+    assert_restarted_once(fleet, before)
     ids = Counter(target["command_id"] for operation in ended for target in operation["targets"])
     assert len(ids) == 3 * COUNT
     assert [operation["epoch"] for operation in ended] == [4] * 3
