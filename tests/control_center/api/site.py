@@ -98,7 +98,7 @@ class MadeUpHeartbeats:
     def __init__(self) -> None:
         self.nodes: list[NodeStatus] = []
 
-    interval_seconds = NodesSpec().heartbeat_seconds
+    interval_seconds = 3.0
 
     def statuses(self) -> list[NodeStatus]:
         return self.nodes
@@ -192,9 +192,9 @@ async def center(
     following = Following(backend, 0.0, lambda: None)
     channels = Channels(config.nodes, store, following.node_entry)
     delivery = Delivery(channels, following, store.id)
+    nodes, heartbeats = MadeUpNodes(), MadeUpHeartbeats()
     executor = Executor(store, following, nodes, delivery, config.rollout, name="center-1", doubts=frozenset)
     closed_loop = ClosedLoop(store, channels, following.certain, config.guard, executor.order)
-    nodes, heartbeats = MadeUpNodes(), MadeUpHeartbeats()
     leader = [Leader(True, "center-1", 1)]
     parts = ApiParts(
         config=config,

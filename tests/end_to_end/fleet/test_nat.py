@@ -81,15 +81,17 @@ def test_a_restart_is_carried_out_once_whoever_is_killed_in_between(center: Cent
 
 
 @pytest.mark.timeout(60)
-def test_a_command_waits_for_a_node_that_is_away(center: Center, fleet: Fleet) -> None:
+def test_a_command_waits_for_a_node_that_is_away_while_the_center_is_killed(center: Center, fleet: Fleet) -> None:
     before, host = fleet.lives(), fleet.hosts[0]
-    host.signal(signal.SIGKILL)
-    host.wait()
-    begun = center.begin("restart", {"nodes": ["n0"]}, strategy=None)
-    center.until_operation(begun["id"], "it is on its way", lambda each: each["targets"][0]["attempts"] > 0)
-    center.kill()
-    center.run()
-    host.run()
+    host.signal(signal.SIGSTOP)
+    try:
+        begun = center.begin("restart", {"nodes": ["n0"]}, strategy=None)
+        center.until_operation(begun["id"], "it is on its way", lambda each: each["targets"][0]["state"] == "sent")
+        center.kill()
+        center.run()
+    finally:
+        host.signal(signal.SIGCONT)
     ended = center.follow(begun["id"])
     assert ended["state"] == "succeeded", explain(ended)
     assert more_lives(before, fleet.lives()) == {"n0/cart": 1}
+    assert [item["state"] for item in known(fleet, ended)] == ["succeeded"]
