@@ -21,7 +21,7 @@ from .errors import BadRequest, CenterError, Superseded
 from .following import Following
 from .model import Batch, Decision, Operation, Selection, Strategy, Target, Wish
 from .rollout import baseline, plan
-from .selecting import select
+from .selecting import select, target_of
 from .store import OPERATIONS, Store
 from .survey import Asked, with_unseen
 
@@ -94,15 +94,6 @@ class Executor:
 
     async def order(self, entry: Entry, decision: Decision) -> str:
         """Restart one instance because the guard says so; the operation's id. Raises CenterError."""
-        target = Target(
-            node=entry.node,
-            unit=entry.unit,
-            instance=entry.instance,
-            service=entry.service,
-            zone=entry.zone,
-            generation=entry.generation,
-            weight=entry.full_weight,
-        )
         operation = Operation(
             id=f"fo-{uuid4().hex[:12]}",
             command_id=f"guard-{decision.id}",
@@ -117,7 +108,7 @@ class Executor:
             cause="guard",
             checks_generation=True,
             batches=[Batch(0, "all at once")],
-            targets=[target],
+            targets=[target_of(entry)],
         )
         return (await self._add(operation, f"guard {decision.id}")).id
 

@@ -55,7 +55,7 @@ def choose(selection: Selection, entries: Iterable[Entry]) -> list[Target]:
     chosen = _labelled(selection.labels, chosen, units, "unit")
     if not chosen:
         raise _nothing(f"no registered unit is all of that: {_words(selection)}; {_UNSEEN}")
-    return sorted(map(_target, chosen), key=lambda target: (target.service or "", target.instance))
+    return sorted(map(target_of, chosen), key=lambda target: (target.service or "", target.instance))
 
 
 def targets_on_nodes(selection: Selection, fleet: Registered) -> list[Target]:
@@ -68,7 +68,7 @@ def targets_on_nodes(selection: Selection, fleet: Registered) -> list[Target]:
     entries = fleet.all_entries()
     nodes = _meant("node", selection.nodes, {*fleet.nodes, *(entry.node for entry in entries)})
     there = [entry for entry in entries if entry.node in nodes]
-    found = {(entry.node, entry.unit): _target(entry) for entry in _with_units(there, selection.units)}
+    found = {(entry.node, entry.unit): target_of(entry) for entry in _with_units(there, selection.units)}
     for node in _plain(selection.nodes):
         for unit in _plain(selection.units):
             found.setdefault((node, unit), Target(node=node, unit=unit, instance=f"{node}/{unit}"))
@@ -177,7 +177,8 @@ def _label(entry: Entry, key: str) -> str | None:
 # Words and values.
 
 
-def _target(entry: Entry) -> Target:
+def target_of(entry: Entry) -> Target:
+    """The target that an entry stands for, as it is now."""
     return Target(
         node=entry.node,
         unit=entry.unit,

@@ -100,7 +100,9 @@ class Postgres(Server):
         super().thaw()
 
     def _end(self, patience_seconds: float = 0.0) -> None:
-        children = [] if patience_seconds else self._children()
+        if not patience_seconds and self.pid is not None:
+            os.kill(self.pid, signal.SIGSTOP)  # so that it gets no more children
+        children = self._children()  # with patience they end by themselves, but for those whose clients stay
         super()._end(patience_seconds)
         _signal(children, signal.SIGKILL)
         for child in children:  # they hold its shared memory, and it would not start again
