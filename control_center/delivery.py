@@ -20,6 +20,7 @@ from supervisor.wire import FINISHED
 
 from .channels import Channels, NodeCommand
 from .errors import NodeRefused, NodeUnreachable, Superseded
+from .fleet import Fleet
 from .following import Following
 from .model import Operation, Target, TargetState
 from .rollout import confirmed, limit_of
@@ -31,8 +32,10 @@ MAX_RETRY_SECONDS = 30.0
 WAIT_SECONDS = 25.0  # of a long poll, while few are followed
 FEW = 16
 POLLS_PER_SECOND = 200.0  # together, when many are followed
-LOOK_SECONDS = 0.1  # confirmations are looked for at most so often
+LOOK_SECONDS = 0.1  # what the registry shows of targets is looked for at most so often,
+LOOK_TOGETHER = 1000  # and by so much again less often for each so many of them
 
+_SHOWN = ("restart", "start", "undrain", "stop")  # whose end is in the registry, and nothing before it looks like it
 _NOT_LET_IN = (401, 403)  # says nothing of a command that may be there: a token may be on its way to being replaced
 
 Progress = Callable[[Target], None]
@@ -53,6 +56,7 @@ class Delivery:
         self.followed = 0
         self._center = center
         self._confirming: dict[str, _Way] = {}
+        self._napping: dict[str, _Way] = {}  # followed, and not to be asked for yet
         self._look_planned = False
 
     async def carry(self, operation: Operation, target: Target, epoch: int, on_progress: Progress) -> None:
@@ -88,9 +92,10 @@ class Delivery:
 
     def fleet_changed(self) -> None:
         """The registry shows something new: look soon whether it is what somebody waits for."""
-        if self._confirming and not self._look_planned:
+        count = len(self._confirming) + len(self._napping)
+        if count and not self._look_planned:
             self._look_planned = True
-            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            asyncio.get_running_loop().call_later(LOOK_SECONDS * (1 + count / LOOK_TOGETHER), self._look)
 
     def confirm_later(self, way: _Way) -> None:
         """Have it looked at when the registry shows something new."""
@@ -100,12 +105,27 @@ class Delivery:
         self._look_planned = False
         for way in list(self._confirming.values()):
             way.look()
+        if self._napping and (fleet := self.following.certain()) is not None:
+            for way in self._napping.values():
+                way.wake(fleet)
+
+    async def nap(self, way: _Way, seconds: float) -> None:
+        """Until it is a followed target's turn to be asked for; earlier once the registry shows its end."""
+        self._napping[way.target.command_id] = way
+        self.fleet_changed()  # it may have come while the node was asked
+        try:
+            async with asyncio.timeout(seconds):
+                await way.woken()
+        except TimeoutError:
+            pass
+        finally:
+            self._napping.pop(way.target.command_id, None)
 
 
 class _Way:
     """Where one target is on its way."""
 
-    __slots__ = ("_delivery", "_done", "_epoch", "_on_progress", "operation", "target")
+    __slots__ = ("_delivery", "_done", "_epoch", "_naps", "_on_progress", "_waking", "operation", "target")
 
     def __init__(
         self, delivery: Delivery, operation: Operation, target: Target, epoch: int, on_progress: Progress
@@ -113,6 +133,8 @@ class _Way:
         self._delivery, self.operation, self.target = delivery, operation, target
         self._epoch, self._on_progress = epoch, on_progress
         self._done: asyncio.Future[None] | None = None
+        self._waking: asyncio.Future[None] | None = None
+        self._naps: int | None = None  # since the registry has shown its end; None: it has not
 
     async def go_on(self) -> None:
         """The step that its state calls for."""
@@ -179,7 +201,8 @@ class _Way:
         delivery.followed += 1
         try:
             while self.target.state is TargetState.RUNNING:
-                crowd = delivery.followed > FEW
+                if crowd := delivery.followed > FEW:
+                    await delivery.nap(self, self._pace())
                 wait_seconds = 0.0 if crowd else WAIT_SECONDS
                 try:
                     found = await delivery.channels.operations(self.target.node, self.target.command_id, wait_seconds)
@@ -196,10 +219,35 @@ class _Way:
                     continue
                 tries = 0
                 self._take(found)
-                if crowd and self.target.state is TargetState.RUNNING:
-                    await asyncio.sleep(max(RETRY_SECONDS, delivery.followed / POLLS_PER_SECOND))
         finally:
             delivery.followed -= 1
+
+    def _pace(self) -> float:
+        """Seconds until it is asked for in any case."""
+        turn = max(RETRY_SECONDS, self._delivery.followed / POLLS_PER_SECOND)
+        if self._naps is None:
+            return turn
+        self._naps += 1  # its node was not through, but nearly
+        return float(min(turn, RETRY_SECONDS * 2 ** min(self._naps, 10)))
+
+    async def woken(self) -> None:
+        """Until `wake` has found its end in the registry."""
+        self._waking = asyncio.get_running_loop().create_future()
+        await self._waking
+
+    def wake(self, fleet: Fleet) -> None:
+        """Ask its node soon if the registry shows its end already, and did not do so before."""
+        if self._naps is None and self._waking is not None and self._shows_end(fleet):
+            self._naps = 0
+            if not self._waking.done():
+                self._waking.set_result(None)
+
+    def _shows_end(self, fleet: Fleet) -> bool:
+        target, verb = self.target, self.operation.verb
+        if target.service is None or verb not in _SHOWN:
+            return False
+        entry = fleet.entry(target.instance, target.service)
+        return entry is None if verb == "stop" else confirmed(target, verb, entry) is True
 
     def _not_followed(self, error: NodeRefused) -> None:
         if error.status == 404:  # it has lost its memory: the command is new to it

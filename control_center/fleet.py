@@ -5,8 +5,10 @@ A `Fleet` is one moment and never changes. What units weigh together is counted 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -82,7 +84,7 @@ class Fleet:
 
     def on_node(self, node: str) -> tuple[Entry, ...]:
         """The units that a node has in the registry."""
-        return tuple(self._index.on_node.get(node, ()))
+        return self._index.on_node(node)
 
     def entry(self, instance: str, service: str | None = None) -> Entry | None:
         """An instance's entry. Where one name is in several services, the first one's, or that of `service`."""
@@ -136,21 +138,27 @@ def meant_weight(entry: Entry) -> int:
 class _Index:
     """Entries, found by what they are asked for."""
 
-    __slots__ = ("entries", "instances", "names", "nodes", "on_node", "services", "units")
+    __slots__ = ("_on_node", "entries", "instances", "names", "nodes", "services", "units")
 
     def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
-        self.nodes = {entry.node: entry for entry in entries if entry.service == NODE_SERVICE}
-        self.units = tuple(entry for entry in entries if entry.service != NODE_SERVICE)
-        services: dict[str, list[Entry]] = {}
-        self.on_node: dict[str, list[Entry]] = {}
-        self.instances: dict[str, Entry] = {}
-        for entry in self.units:
-            services.setdefault(entry.service, []).append(entry)
-            self.on_node.setdefault(entry.node, []).append(entry)
-            self.instances.setdefault(entry.instance, entry)
+        services: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            services[entry.service].append(entry)
+        self.nodes = {entry.node: entry for entry in services.pop(NODE_SERVICE, ())}
         self.services = {name: tuple(found) for name, found in services.items()}
         self.names = tuple(sorted(services))
+        self.units = tuple(chain.from_iterable(self.services.values()))
+        self.instances = {entry.instance: entry for entry in reversed(self.units)}  # the first one counts
+        self._on_node: dict[str, list[Entry]] | None = None
+
+    def on_node(self, node: str) -> tuple[Entry, ...]:
+        """Those of a node; sorted out for the first one who asks, for most fleets live shorter than that."""
+        if self._on_node is None:
+            self._on_node = {}
+            for entry in self.units:
+                self._on_node.setdefault(entry.node, []).append(entry)
+        return tuple(self._on_node.get(node, ()))
 
 
 def _count(entries: Iterable[Entry]) -> Capacity:

@@ -23,6 +23,7 @@ log = logging.getLogger("unit-center.registry")
 ASK_SECONDS = 5.0
 AWAY_SECONDS = 15.0  # without an answer, what was last heard says nothing of now
 RETRY_SECONDS = 1.0
+PAUSES = 9  # times as long as it took to take in a snapshot, the next one may wait; what comes meanwhile comes at once
 
 
 class Following:
@@ -113,7 +114,10 @@ class Following:
             try:
                 async with aclosing(self._backend.watch(None)) as snapshots:
                     async for snapshot in snapshots:
+                        began = monotonic()
                         self._take(snapshot)
+                        # A large fleet that changes all the time must not leave time for nothing else.
+                        await asyncio.sleep(PAUSES * (monotonic() - began))
             except RegistryError as error:
                 if getattr(error, "code", "") == "closed":
                     return

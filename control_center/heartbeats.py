@@ -315,9 +315,11 @@ class Heartbeats:
 
     def _next(self) -> float:
         """When to go on: with the next question, or to judge silence. Who is held up is told of a free place."""
-        now = self._clock()
-        dues = (node.due for node in self._nodes.values() if node.is_asked and node.due > now + TOGETHER_SECONDS)
-        return min(self._judge_at, min(dues, default=self._judge_at))
+        soonest, together = self._judge_at, self._clock() + TOGETHER_SECONDS
+        for node in self._nodes.values():
+            if together < node.due < soonest and node.is_asked:
+                soonest = node.due
+        return soonest
 
     def _status(self, name: str, node: _Node, now: float) -> NodeStatus:
         body, last = node.body, node.detector.last

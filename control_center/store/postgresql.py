@@ -16,7 +16,8 @@ import secrets
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import URL, func, select
+from sqlalchemy import URL, event, func, select
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -49,6 +50,9 @@ _SETTINGS = {
 # Its owner asks every second. A center that is frozen (a stopped process, a suspended machine) still has its kernel
 # answer keepalives, but asks nothing: the server ends the session, and with it the lock.
 _LOCK_SETTINGS = {**_SETTINGS, "idle_session_timeout": "6000"}
+# The last: a program that was frozen asks over a connection that the server has ended meanwhile, and asyncpg has read
+# of that in the middle. It is no InterfaceError, and nothing was sent.
+_OF_THE_DRIVER = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 async def open_postgresql(url: URL, password: str | None, changes: Changes) -> PostgresqlBackend:
@@ -105,6 +109,7 @@ class PostgresqlBackend:
             max_overflow=0,
             pool_timeout=_ANSWER_SECONDS,
         )
+        event.listen(self.writer.sync_engine, "handle_error", _take_for_lost)
         self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._listening: asyncio.Task[None] | None = None
 
@@ -213,7 +218,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
     """Ends in good order if the server answers soon; the pool would wait long for each, one after the other."""
 
     async def close(self, *, timeout: float | None = None) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*_OF_THE_DRIVER):
             await super().close(timeout=timeout or _GOODBYE_SECONDS)
 
 
@@ -266,5 +271,11 @@ class _Session:
 
 def _is_of_the_driver(error: BaseException) -> bool:
     """The connection or the server is to blame, not this program."""
-    kinds = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError)
-    return isinstance(error, kinds)
+    return isinstance(error, (*_OF_THE_DRIVER, DBAPIError))
+
+
+def _take_for_lost(context: ExceptionContext) -> None:
+    """A connection that its driver is confused about is as good as gone: the work is done again on another one."""
+    original = context.original_exception
+    if isinstance(original.__cause__ or original, asyncpg.InternalClientError):
+        context.is_disconnect = True

@@ -12,6 +12,8 @@ from tests.end_to_end.fleet.nodes import ALONE, LIGHT, Fleet, more_lives
 from tests.end_to_end.host import Json
 from tests.end_to_end.machine import until
 
+pytestmark = pytest.mark.timeout(60)
+
 STUBBORN = LIGHT + "stopsignal = 'WINCH'\nstopwaitsecs = 1\n"  # it takes a second to end
 
 
@@ -58,7 +60,6 @@ def _units(center: Center) -> dict[str, str]:
     return {status["unit"]: status["state"] for status in center.get("/v1/nodes/n0/units")["units"]}
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("dies", ["center", "daemon", "both"])
 def test_a_restart_is_carried_out_once_whoever_is_killed_in_between(center: Center, fleet: Fleet, dies: str) -> None:
     """The center hosts the registry: its memory dies with it, too."""
@@ -80,7 +81,6 @@ def test_a_restart_is_carried_out_once_whoever_is_killed_in_between(center: Cent
     fleet.until_warm("cart")
 
 
-@pytest.mark.timeout(60)
 def test_a_command_waits_for_a_node_that_is_away_while_the_center_is_killed(center: Center, fleet: Fleet) -> None:
     before, host = fleet.lives(), fleet.hosts[0]
     host.signal(signal.SIGSTOP)

@@ -80,6 +80,13 @@ class Outside:
         shown = [snapshot for snapshot in self.snapshots if epoch is None or snapshot.epoch == epoch]
         return min(sum(map(_weight, _of(snapshot, service))) for snapshot in shown)
 
+    def weights(self, instance: str) -> list[int]:
+        """What snapshots showed of an instance, one after the other; equal ones once."""
+        shown = [
+            entry.weight for snapshot in self.snapshots for entry in snapshot.entries if entry.instance == instance
+        ]
+        return [weight for weight, before in zip(shown, [None, *shown], strict=False) if weight != before]
+
 
 def _of(snapshot: Snapshot, service: str) -> list[Entry]:
     return [entry for entry in snapshot.entries if entry.service == service]
