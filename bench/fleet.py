@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import HTTPConnection
 from itertools import groupby
 from pathlib import Path
@@ -178,8 +179,6 @@ def operate(center: Center, nodes: Nodes, asker: Asker, what: str, commands: int
 
 
 def _wall(moment: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(moment).timestamp()
 
 
@@ -206,7 +205,8 @@ def _measure(
     asker, pid = Asker(center), center.process.pid
     until("all nodes are heard of", lambda: all_heard(asker, count))
     # Before, a registry that may have lost its memory is not believed, and operations wait.
-    time.sleep(max(SETTLE_SECONDS, began + YOUNG_TTLS * chosen.ttl - time.monotonic()))
+    settle = min(SETTLE_SECONDS, chosen.seconds)
+    time.sleep(max(settle, began + YOUNG_TTLS * chosen.ttl - time.monotonic()))
     before = memory_of(pid)["pss"]
     nodes.ask("reset")
     with watching(center, nodes) as idle:
@@ -218,7 +218,7 @@ def _measure(
             commands = count if what == ONE else count * chosen.services
             runs[what].append(operate(center, nodes, asker, what, commands) | {"commands": commands})
             print(count, what, {k: v for k, v in runs[what][-1].items() if k != "latencies"}, file=sys.stderr)
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(settle)
     watched = {
         "nodes": count,
         "entries": count * (chosen.services + 1),
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="how long an idle fleet is watched (default: 30)")
     parser.add_argument("--restart", type=float, default=1.0, help="seconds that a unit's restart takes (default: 1)")
     parser.add_argument("--ttl", type=float, default=15.0, help="of each entry, in seconds (default: 15)")
-    parser.add_argument("--registrars", type=int, default=16, help="connections by which nodes register (default: 16)")
+    parser.add_argument("--registrars", type=int, default=64, help="that nodes share to register (default: 64)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     chosen = parser.parse_args()
     if min(*chosen.nodes, chosen.services, chosen.runs, chosen.registrars) < 1:

@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=3, help="of which each node has one instance")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a restart takes")
     parser.add_argument("--ttl", type=float, default=15.0)
-    parser.add_argument("--registrars", type=int, default=16)
+    parser.add_argument("--registrars", type=int, default=64)
     asyncio.run(serve(parser.parse_args()))
 
 
