@@ -27,7 +27,7 @@ export function command(subject, verb, verbs = Object.keys(VERBS)) {
 
 class Command {
   constructor(subject, verb, verbs) {
-    Object.assign(this, { subject, verbs, verb, reason: "", force: false, minutes: "", sure: false });
+    Object.assign(this, { subject, verbs, verb, reason: "", force: false, minutes: "", sure: false, isBlank: false });
     this.form = null; // the strategy in the fields; null: the center's own, as its first plan tells
     this.atOnce = false;
     this.requests = [];
@@ -81,6 +81,8 @@ class Command {
     } catch (error) {
       if (round !== this.round) return;
       Object.assign(this, { plans: null, problem: error.message });
+      // Nothing has told the center's own strategy yet, but the floor can be lowered.
+      if (error.code === "floor" && this.form === null) Object.assign(this, { form: blank(), isBlank: true });
     }
     this.redraw();
   }
@@ -91,10 +93,13 @@ class Command {
 
   /** What the center's own strategy is, once it has told. */
   fill(plans) {
-    if (this.form !== null) return;
+    if (this.form !== null && !this.isBlank) return;
     const strategy = plans.find((plan) => plan.strategy)?.strategy;
     this.atOnce = !strategy;
-    if (strategy) this.form = Object.fromEntries(Object.entries(strategy).map(([name, value]) => [name, typeof value === "boolean" ? value : String(value)]));
+    if (!strategy) return;
+    const given = Object.entries(this.form ?? {}).filter(([, value]) => value !== "");
+    const known = Object.entries(strategy).map(([name, value]) => [name, typeof value === "boolean" ? value : String(value)]);
+    Object.assign(this, { form: Object.fromEntries([...known, ...given]), isBlank: false });
   }
 
   request({ expected, ...selection }) {
@@ -112,7 +117,8 @@ class Command {
   }
 
   strategy() {
-    const strategy = { batch: this.form.batch.trim(), by_zone: this.form.by_zone };
+    const strategy = { by_zone: this.form.by_zone };
+    if (this.form.batch.trim()) strategy.batch = this.form.batch.trim();
     for (const name of ["canary", "bake_seconds", "floor_percent", "max_failures", "target_seconds"]) {
       if (this.form[name].trim()) strategy[name] = Number(this.form[name]);
     }
@@ -272,7 +278,7 @@ function drawBatch(batch, targets, index) {
 }
 
 function blank() {
-  return { batch: "25%", canary: "1", bake_seconds: "", floor_percent: "", max_failures: "", target_seconds: "", by_zone: true };
+  return { batch: "", canary: "", bake_seconds: "", floor_percent: "", max_failures: "", target_seconds: "", by_zone: true };
 }
 
 /** What an operation does, in a few words. */

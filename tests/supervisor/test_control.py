@@ -55,7 +55,9 @@ class FakeDaemon:
         self.stopped.append(reason)
 
     def node(self) -> NodeInfo:
-        return NodeInfo("here", "1", "abc", 1, "2026-11-24T00:00:00.000Z", 1.0, 5, ["cart"], 0, "2026-11-24T00:00:01.000Z")
+        return NodeInfo(
+            "here", "1", "abc", 1, "2026-11-24T00:00:00.000Z", 1.0, 5, ["cart"], 0, "2026-11-24T00:00:01.000Z"
+        )
 
     async def metrics(self) -> tuple[str, bytes]:
         return "text/plain", b"unitd_units 5\n"
