@@ -126,7 +126,7 @@ function instances(entries, page, isWhole) {
       { name: "Generation", look: "count", cell: (entry) => entry.generation },
       { name: "Zone", cell: (entry) => entry.zone ?? "–" },
       { name: "Version", cell: (entry) => entry.version ?? "–" },
-      { name: "Address", cell: (entry) => h("span", { class: "code" }, `${entry.address}:${entry.port}`) },
+      { name: "Address", look: "place", cell: (entry) => h("span", { class: "code" }, `${entry.address}:${entry.port}`) },
       { name: "Up for", look: "count", cell: (entry) => lasting(entry.started_at) },
       { name: "Commands", look: "doing", cell: (entry) => [
         isWhole && link("Logs", "nodes", entry.node, "units", entry.unit, "logs"),
