@@ -265,6 +265,7 @@ def test_what_a_person_does_survives_what_is_loaded(page: Browser, center: Cente
 def test_a_lost_connection_is_said_and_found_again(page: Browser, center: Center) -> None:
     page.go(center.url)
     page.sees("Live", "header")
+    page.sees("web-1/cart-a")
     page.online(False)
     page.run("document.dispatchEvent(new Event('visibilitychange'))")  # a quick look, as when one comes back to the tab
     page.sees("Not connected", "#banner")
