@@ -120,7 +120,6 @@ class Page {
     Object.assign(this, { route, section: route.section, found: undefined, problem: null, isFresh: byPerson });
     if (!this.states.has(location.hash)) this.states.set(location.hash, {});
     this.ui = this.states.get(location.hash);
-    drawTop(this);
     this.redraw();
     scrollTo(0, 0);
     if (this.center) this.refresh();
@@ -160,6 +159,7 @@ class Page {
 
   fail(error) {
     if (!("status" in error)) throw error; // a mistake of this page: the browser's console tells of it
+    if (error.status === 0 && this.reached !== "away") announce("Not connected to the control center");
     this.problem = error;
     if (error.status === 404) this.found = undefined; // it was there, and is not any more
   }
@@ -167,6 +167,7 @@ class Page {
   redraw() {
     const { route, found, problem } = this;
     document.title = `${this.titleOf(route, found)} · ${this.center?.name ?? "Fleet"}`;
+    drawTop(this);
     this.drawBanner();
     render(this.main, this.content(route, found, problem));
     if (found !== undefined) route.view?.ready?.(this.main, this.ui);
@@ -185,11 +186,16 @@ class Page {
     const key = location.hash || "#/services";
     if (!route.view) return h("div", { key: "none" }, h("h1", { tabindex: -1 }, "There is nothing here"), h("p", {}, h("a", { href: "#/services" }, "To the services")));
     if (found !== undefined) return h("div", { key, class: "view" }, route.view.draw(found, this.ui, this, route.names));
-    if (problem && problem.status !== 401) return h("div", { key: `problem ${key}` }, h("h1", { tabindex: -1 }, "Not to be shown"), h("p", { class: "problem" }, problem.message));
+    if (problem && problem.status !== 0 && problem.status !== 401) return h("div", { key: `problem ${key}` }, h("h1", { tabindex: -1 }, "Not to be shown"), h("p", { class: "problem" }, problem.message));
     return h("p", { key: "loading", class: "quiet" }, this.center ? "Loading…" : "");
   }
 
   // The connection.
+
+  /** How it is: a stream may be open still when questions are not answered any more. */
+  get reached() {
+    return this.problem?.status === 0 ? "away" : this.connection;
+  }
 
   turn(state) {
     if (state === this.connection) return;
@@ -206,7 +212,7 @@ class Page {
   }
 
   drawBanner() {
-    const isOld = this.connection === "away" || (this.problem !== null && this.found !== undefined && this.problem.status !== 401);
+    const isOld = this.reached === "away" || (this.problem !== null && this.found !== undefined && this.problem.status !== 401);
     const since = this.loadedAt ? `What you see is from ${moment(this.loadedAt)}.` : "";
     const why = this.problem?.status ? this.problem.message : "The control center does not answer.";
     render(

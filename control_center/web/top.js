@@ -20,7 +20,7 @@ const MODES = {
 
 /** Draw it. `page`: what the page knows. */
 export function drawTop(page) {
-  const { center, connection, section } = page;
+  const { center, reached, section } = page;
   render(
     document.getElementById("top"),
     h("a", { class: "brand", href: "#/services" }, h("img", { src: "/static/icon.svg", alt: "", width: 22, height: 22 }), center?.name ?? "Fleet"),
@@ -32,7 +32,7 @@ export function drawTop(page) {
     h(
       "div",
       { class: "status" },
-      drawConnection(connection),
+      drawConnection(reached),
       center && drawMode(page),
       button("◑", switchTheme, { class: "plain", "aria-label": "Light or dark", title: "Light or dark (t)" }),
       button("?", () => showHelp(page), { class: "plain", "aria-label": "Help", title: "Help (?)" }),

@@ -269,9 +269,14 @@ def test_a_lost_connection_is_said_and_found_again(page: Browser, center: Center
     page.online(False)
     page.run("document.dispatchEvent(new Event('visibilitychange'))")  # a quick look, as when one comes back to the tab
     page.sees("Not connected", "#banner")
+    page.sees("Not connected", "header")
     assert "web-1/cart-a" in page.text()
     page.press("Try now")
     page.sees("Not connected", "#banner")
+    page.run("location.hash = '#/nodes'")
+    page.sees("Not connected", "#banner")  # also where nothing was shown yet
+    assert "web-1" not in page.text()
+    page.run("location.hash = '#/services'")
     page.online(True)
     page.sees("Live", "header", 30.0)
     until("the banner is gone", lambda: page.text("#banner") == "")
