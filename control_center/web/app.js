@@ -39,10 +39,8 @@ class Page {
     addEventListener("hashchange", () => this.show());
     document.addEventListener("visibilitychange", () => this.appear());
     addEventListener("online", () => this.follower.hurry());
-    drawTop(this);
-    await this.loadCenter();
     this.show(false);
-    if (this.center) this.follower.start();
+    await this.loadCenter();
   }
 
   /** A page that nobody sees asks for nothing: browsers allow six connections to a center, all tabs together. */
@@ -62,14 +60,21 @@ class Page {
     try {
       const center = await call("GET", "/v1/center");
       if (this.center && center.id !== this.center.id) return location.reload(); // another fleet altogether
+      const isFirst = this.center === null;
       this.center = center;
       this.forbidden = null;
+      if (isFirst) this.begin();
     } catch (error) {
       if (error.status === 403) this.forbidden = error.message;
     }
     if (this.forbidden) this.askForToken({ message: this.forbidden });
     drawTop(this);
     if (!document.hidden && !this.asking) this.centerTimer = setTimeout(() => this.loadCenter(), CENTER_EACH_MS);
+  }
+
+  begin() {
+    if (!document.hidden) this.follower.start();
+    this.refresh();
   }
 
   get hasToken() {
@@ -100,9 +105,8 @@ class Page {
       this.asking = null;
       this.events = [];
       this.follower.last = null;
-      this.follower.start();
       this.loadCenter();
-      this.refresh();
+      this.begin();
     });
   }
 

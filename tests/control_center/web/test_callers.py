@@ -53,6 +53,47 @@ def test_a_wrong_token_is_asked_for_again_and_the_right_one_lasts_as_long_as_the
     assert TOKENS["chief"] not in page.run("return JSON.stringify(localStorage)")
 
 
+def test_a_token_that_may_not_read_is_refused_and_signing_out_forgets_a_good_one(
+    locked_page: Browser, locked: Center
+) -> None:
+    page = locked_page
+    page.go(locked.url)
+    page.write("dialog input", TOKENS["host"])
+    page.press("Sign in", "dialog button")
+    page.sees("host has the role node, which may not read this", "dialog")
+    page.write("dialog input", TOKENS["reader"])
+    page.press("Sign in", "dialog button")
+    page.sees("reader (read)", "header")
+    page.press("Sign out")
+    page.sees("Sign in", "dialog")
+    assert page.run("return sessionStorage.length") == 0
+    assert page.text("main") == ""
+    page.listen()
+    page.messages = [message for message in page.messages if "403 (Forbidden)" not in message]
+
+
+def test_decisions_show_their_reason_and_unfold_their_evidence(locked_page: Browser, locked: Center) -> None:
+    page = locked_page
+    _register(locked, "mail", "web-1/mail")
+    _register(locked, "mail", "web-2/mail")
+    report = {
+        "service": "mail", "instance": "web-1/mail", "generation": 1, "symptom": "connect_refused", "count": 3,
+        "first_seen": STARTED, "detail": "<i>refused</i>", "backends": 10, "service_backends": 2,
+    }  # fmt: skip
+    answer = locked.ask("POST", "/v1/reports", {"gateway": "gw-1", "reports": [report]})
+    assert answer.status == 202, answer
+    decision = until("it is decided", lambda: locked.decisions(service="mail"))[0]
+    _log_in(page, locked, "reader", "#/services/mail")
+    page.press("Decisions about mail")
+    page.sees(decision["reason"])
+    assert page.find("dl.tree") is None, "evidence is shown on demand"
+    page.press("Evidence", "summary")
+    page.sees("<i>refused</i>", "article")
+    page.press("", "article time")
+    page.wait("h1", f"Decision {decision['id']}")
+    page.wait("dl.tree")
+
+
 def test_what_a_role_may_not_do_is_not_offered(locked_page: Browser, locked: Center) -> None:
     page = locked_page
     _register(locked, "cart", "web-1/cart")

@@ -198,9 +198,11 @@ def test_a_signal_reaches_the_process(center: Center, fleet: Fleet) -> None:
     ended = center.do("signal", {"instances": ["n0/cart"]}, parameters={"signal": "STOP"}, **AT_ONCE)
     until("it is stopped", lambda: state_of(pid) == "T")
     assert_kept(center, ended)
-    center.do("signal", {"instances": ["n0/cart"]}, parameters={"signal": "CONT"}, **AT_ONCE)
+    # By its node and name: it does not answer, so by now it may have left the registry.
+    center.do("signal", {"nodes": ["n0"], "units": ["cart"]}, parameters={"signal": "CONT"}, **AT_ONCE)
     until("it goes on", lambda: state_of(pid) == "S")
     assert fleet.host("n0").unit("cart")["pid"] == pid
+    fleet.until_warm("cart")
 
 
 def test_a_warm_start_has_the_ramp_that_was_asked_for(center: Center, fleet: Fleet) -> None:
