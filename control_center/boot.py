@@ -25,7 +25,7 @@ Runs the control center of a fleet in the foreground until it is stopped.
 Signals: TERM and INT end it; open operations go on with the center that leads next.
 """
 DEFAULT_CONFIG = "/etc/unitd/unit-center.toml"
-EXTRA = frozenset(("aiohttp", "sqlalchemy", "aiosqlite", "asyncpg", "greenlet"))
+EXTRA = frozenset(("aiohttp", "aiosqlite", "asyncpg", "greenlet", "prometheus_client", "sqlalchemy"))
 
 
 def main() -> int:
