@@ -34,6 +34,7 @@ from .following import AWAY_SECONDS, Following
 from .heartbeats import Heartbeats
 from .leadership import Leadership
 from .metrics import Metrics
+from .moments import iso
 from .store import Store
 
 log = logging.getLogger("unit-center")
@@ -167,7 +168,7 @@ class Center:
             closed_loop=self._closed_loop,
             command_of=self._delivery.command_of,
             metrics=self._metrics,
-            started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            started_at=iso(datetime.now(UTC)),
             registry_api=RegistryApi(self._embedded) if self._embedded is not None else None,
             is_ready=lambda: self._is_up,
         )

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from registry_client.model import Entry
 
@@ -23,6 +22,7 @@ from .guard_evidence import weigh
 from .guard_memory import CLEAR, FROZEN, GATEWAY_SECONDS, HISTORY, GuardMemory
 from .guard_round import Key, Round, unavailable
 from .model import Decision, Mode, Report, Verdict, to_json
+from .moments import iso_of, wall_of
 from .node_words import NodeWords
 from .store import REPORTS, Store
 
@@ -199,7 +199,7 @@ class ClosedLoop:
             entry = fleet.entry(decision.instance, decision.service)
             if decision.verdict is not Verdict.RESTART or decision.operation is not None or entry is None:
                 continue
-            if entry.generation == decision.generation and now - _seconds(decision.at) < FINISH_SECONDS:
+            if entry.generation == decision.generation and now - wall_of(decision.at) < FINISH_SECONDS:
                 try:
                     await self._ordered(epoch, decision, await self._order(entry, decision))
                 except (ServiceBusy, BadRequest) as error:
@@ -266,7 +266,7 @@ class ClosedLoop:
                 await self._tell_frozen(service, None)
         for service, reason in preserved.items():
             if service not in memory.frozen and service not in memory.thawed:
-                await memory.freeze(service, reason, _moment(round_.now))
+                await memory.freeze(service, reason, iso_of(round_.now))
                 await self._tell_frozen(service, reason)
 
     async def _tell_frozen(self, service: str, reason: str | None) -> None:
@@ -325,7 +325,7 @@ class ClosedLoop:
         """What another center has answered to the same reports."""
         since = case.now - max(voice.since_seconds for voice in case.voices)
         for last in await self._store.decisions(limit=1, service=case.service, instance=case.instance):
-            if _seconds(last.at) >= since - STAMP_SECONDS:
+            if wall_of(last.at) >= since - STAMP_SECONDS:
                 self._told[case.service, case.instance] = last.generation, last.verdict, last.rule
 
     async def _restart(self, round_: Round, memory: GuardMemory, case: Case, decision: Decision) -> None:
@@ -364,11 +364,3 @@ def _is_plain(case: Case) -> bool:
     """A gateway that is believed complains of what others are sent to now."""
     is_up = case.entry is not None and case.entry.status != "draining"
     return is_up and any(not voice.doubt for voice in case.current)
-
-
-def _moment(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from .errors import NodeRefused, NodeUnreachable, Superseded
 from .fleet import Fleet
 from .following import Following
 from .model import Operation, Target, TargetState
+from .moments import iso, wall_of
 from .rollout import confirmed, limit_of
 
 log = logging.getLogger("unit-center.delivery")
@@ -77,7 +78,7 @@ class Delivery:
         deadline = min(datetime.fromisoformat(operation.deadline), limit_of(operation, target))
         body = {
             "command_id": target.command_id,
-            "deadline": deadline.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "deadline": iso(deadline),
             "reason": operation.reason,
             "issued_by": operation.issued_by,
             "parameters": operation.parameters,
@@ -96,6 +97,12 @@ class Delivery:
         if count and not self._look_planned:
             self._look_planned = True
             asyncio.get_running_loop().call_later(LOOK_SECONDS * (1 + count / LOOK_TOGETHER), self._look)
+
+    async def wait_for_node(self, node: str, seconds: float) -> None:
+        """Until the time is over, or the node's entry is another one: its daemon has begun anew, or is back."""
+        before, until = self.following.node_entry(node), monotonic() + seconds
+        while (left := until - monotonic()) > 0 and self.following.node_entry(node) == before:
+            await self.following.changed(left)
 
     def confirm_later(self, way: _Way) -> None:
         """Have it looked at when the registry shows something new."""
@@ -149,7 +156,7 @@ class _Way:
         """Nothing more happens to it."""
         target = self.target
         target.state, target.detail, target.steps = state, detail, ""
-        target.finished = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        target.finished = iso(datetime.now(UTC))
         self._on_progress(target)
 
     # Sending.
@@ -171,7 +178,7 @@ class _Way:
                 return
             except NodeUnreachable as error:
                 may_be_there = may_be_there or error.may_have_counted
-                if _now() > _seconds(self.operation.deadline) and not may_be_there:
+                if time() > wall_of(self.operation.deadline) and not may_be_there:
                     self.end(TargetState.EXPIRED, f"its deadline passed; the node was never reached: {error.reason}")
                     return
                 await self._pause(tries, error)
@@ -311,7 +318,8 @@ class _Way:
             self._on_progress(self.target)
         if tries == 0:
             log.info("%s of %s: %s", self.operation.verb, self.target.instance, error)
-        await asyncio.sleep(random.uniform(0, min(RETRY_SECONDS * 2 ** min(tries, 10), MAX_RETRY_SECONDS)))
+        seconds = random.uniform(0, min(RETRY_SECONDS * 2 ** min(tries, 10), MAX_RETRY_SECONDS))
+        await self._delivery.wait_for_node(self.target.node, seconds)
 
 
 def _why(target: Target, item: dict[str, Any]) -> str:
@@ -333,11 +341,3 @@ def _sum_up(operations: Sequence[dict[str, Any]]) -> str:
     """What is worth keeping of what went well."""
     cut = sum(item.get("cut") or 0 for item in operations)
     return f"{cut} requests were still open when the time for draining was over" if cut else ""
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()

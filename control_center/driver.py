@@ -14,6 +14,7 @@ from .delivery import Delivery
 from .errors import CenterError, Superseded
 from .following import Following
 from .model import Operation, Target, TargetState, Wish
+from .moments import iso
 from .rollout import Finish, Start, Wait, advance, record
 from .store import Store
 
@@ -154,7 +155,7 @@ class Driver:
             self.superseded = error
         except Exception:
             log.exception("cannot carry the %s of %s", self._operation.verb, target.instance)
-            target.state, target.finished = TargetState.FAILED, _now()
+            target.state, target.finished = TargetState.FAILED, iso(datetime.now(UTC))
             target.detail = "the control center failed; its log says more"
         self.touch(target)
 
@@ -206,7 +207,3 @@ def _news(operation: Operation, touched: Sequence[Target]) -> dict[str, object]:
             for target in touched[:100]
         ],
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

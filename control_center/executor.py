@@ -20,6 +20,7 @@ from .driver import Driver, Ended
 from .errors import BadRequest, CenterError, Superseded
 from .following import Following
 from .model import Batch, Decision, Operation, Selection, Strategy, Target, Wish
+from .moments import iso
 from .rollout import baseline, plan
 from .selecting import select, target_of
 from .store import OPERATIONS, Store
@@ -225,5 +226,4 @@ class Executor:
 
 def _moment(seconds: float) -> str:
     """So many seconds from now, ISO 8601 in UTC."""
-    moment = datetime.now(UTC) + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(datetime.now(UTC) + timedelta(seconds=seconds))

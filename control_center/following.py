@@ -110,6 +110,7 @@ class Following:
             self._waiters.discard(waiter)
 
     async def _watch(self) -> None:
+        told = ""
         while True:
             try:
                 async with aclosing(self._backend.watch(None)) as snapshots:
@@ -121,7 +122,9 @@ class Following:
             except RegistryError as error:
                 if getattr(error, "code", "") == "closed":
                     return
-                log.warning("cannot watch the registry: %s; trying again in %g s", error, RETRY_SECONDS)
+                if told != str(error):  # it is tried each second
+                    log.warning("cannot watch the registry: %s; trying again every %g s", error, RETRY_SECONDS)
+                told = str(error)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _ask(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +15,7 @@ from registry_client.model import Entry
 
 from .guard_limits import Budgets, History, Limit
 from .model import Decision, Mode, Verdict
+from .moments import iso_of
 
 ASK = "ask"  # the rule of a WAIT that ends as soon as the node has been asked
 
@@ -141,7 +141,7 @@ def decide(case: Case, policy: GuardPolicy) -> Decision:
     """
     answer = next((answer for rule in RULES if (answer := rule(case, policy))), None) or _restart(case, policy)
     return Decision(
-        at=datetime.fromtimestamp(case.now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        at=iso_of(case.now),
         service=case.service,
         instance=case.instance,
         generation=case.generation,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from supervisor.wire import FINISHED
 
 from .errors import NodeRefused, NodeUnreachable
+from .moments import iso_of
 from .store import Store, result_topic
 
 LOOK_SECONDS = 5.0  # at the latest: what another center has stored may be told late
@@ -45,7 +45,7 @@ class Pulled:
             reason = f"it fetches its commands, and has not been heard of for {self._fresh_seconds:g} s"
             raise NodeUnreachable(node, reason, may_have_counted=False)
         wall, body = known
-        return {**body, "as_of": _iso(wall)}
+        return {**body, "as_of": iso_of(wall)}
 
     async def get(self, node: str, path: str) -> Any:
         """What the node would have answered when it was last heard of. Raises NodeUnreachable, NodeRefused."""
@@ -72,7 +72,3 @@ def _is_enough(found: Result | None, enough: Callable[[dict[str, Any]], bool]) -
 def all_finished(body: dict[str, Any]) -> bool:
     """Every operation of an answer has ended."""
     return all(item.get("state") in FINISHED for item in body.get("operations") or ())
-
-
-def _iso(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

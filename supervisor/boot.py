@@ -8,13 +8,11 @@ https probe imports it after all, see `host/tls.py`.
 
 from __future__ import annotations
 
-import getopt
-import os
 import sys
 from importlib import import_module
 
+from .arguments import complain, read_arguments
 from .errors import ConfigError
-from .installation import refuse_shared_folder, version
 
 USAGE = """\
 Usage: unitd [-c FILE]
@@ -28,29 +26,14 @@ Runs the units of this host in the foreground until it is stopped.
 Signals: TERM and INT stop all units in order, a second INT kills them; HUP applies the configuration's changes;
 USR2 opens the logs of units again; USR1 logs the state of every unit; QUIT ends unitd at once and leaves units running.
 """
+PROGRAM = "unitd"
 DEFAULT_CONFIG = "/etc/unitd/unitd.toml"
 
 
 def main() -> int:
     """The console script `unitd`; answers its exit code: 0 stopped, 1 failed, 2 wrong usage or configuration."""
-    try:
-        refuse_shared_folder()
-        options, rest = getopt.gnu_getopt(sys.argv[1:], "c:h", ["config=", "help", "version"])
-    except getopt.GetoptError as error:
-        return _complain(f"{error}; see unitd --help")
-    except RuntimeError as error:
-        return _complain(str(error), 1)
-    chosen = dict(options)
-    if "-h" in chosen or "--help" in chosen:
-        print(USAGE, end="")
-        return 0
-    if "--version" in chosen:
-        print(f"unitd {version()}")
-        return 0
-    if rest:
-        return _complain(f"cannot use {rest[0]!r}: unitd takes no arguments; see unitd --help")
-    path = chosen.get("--config") or chosen.get("-c") or DEFAULT_CONFIG
-    return _run(os.path.abspath(path))
+    read = read_arguments(PROGRAM, USAGE, DEFAULT_CONFIG)
+    return read if isinstance(read, int) else _run(read[0])
 
 
 def _run(path: str) -> int:
@@ -62,15 +45,10 @@ def _run(path: str) -> int:
         import_module(".daemon", __package__).run(path, loaded)
     except ConfigError as error:
         for item in getattr(error, "errors", (error,)):
-            _complain(str(item))
+            complain(PROGRAM, str(item))
         return 2
     except RuntimeError as error:
-        return _complain(str(error), 1)
+        return complain(PROGRAM, str(error), 1)
     except OSError as error:
-        return _complain(f"cannot run: {error}", 1)
+        return complain(PROGRAM, f"cannot run: {error}", 1)
     return 0
-
-
-def _complain(message: str, code: int = 2) -> int:
-    print(f"unitd: {message}", file=sys.stderr)
-    return code

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..asking import NewOperation, Permit
 from ..model import VERBS, Mode, Report, Selection, Strategy
-from .decoding import MAX_NAME, Members, bad, iso, moment_of, read_each, shown
+from ..moments import iso
+from .decoding import MAX_NAME, Members, bad, moment_of, read_each, shown
 
 SYMPTOMS = ("connect_refused", "connect_timeout", "response_timeout", "error_answers", "check_failed")
 MAX_REASON = 1000

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from ..moments import iso
 from .problems import Refusal
 
 MAX_TEXT = 4096
@@ -322,11 +323,6 @@ def moment_of(path: str, text: str) -> str:
     except (ValueError, OverflowError):
         raise bad(path, f"must be ISO 8601 such as 2026-11-24T08:33:02Z, not {shown(text)}") from None
     return iso(moment)
-
-
-def iso(moment: datetime) -> str:
-    """A moment of UTC as all parts of the center write it."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def now_iso() -> str:

@@ -15,8 +15,9 @@ from registry_client.model import Entry
 
 from ..fleet import Fleet
 from ..model import NodeStatus, to_json
+from ..moments import iso
 from .call import Call, answer
-from .decoding import iso, nearest
+from .decoding import nearest
 from .problems import Refusal, not_found
 
 REPORT_SECONDS = 60.0  # what gateways complained of within it is shown with an instance

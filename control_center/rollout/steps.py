@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..model import Batch, Operation, OperationState, Target, TargetState
+from ..moments import iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def record(operation: Operation, step: Step, now: datetime) -> list[Target]:
 
     Those of a `Start` are SENT from then on, before any of them is on its way.
     """
-    moment = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = iso(now)
     touched = [_mark(mark, moment) for mark in step.marks]
     if step.stopped is not None:
         operation.error = step.stopped

@@ -105,10 +105,6 @@ class OperationStore:
             found.setdefault(row["operation"], {})[row["state"]] = row["count"]
         return found
 
-    async def holder(self, service: str) -> str | None:
-        """The id of the open operation that holds a service."""
-        return (await self.holders()).get(service)
-
     async def holders(self) -> dict[str, str]:
         """Service -> id of the open operation that holds it."""
         query = select(tables.holds.c.service, tables.holds.c.operation).where(tables.holds.c.open)
@@ -162,12 +158,6 @@ class OperationStore:
             return None if found is None else _with_targets(transaction, operation_of(found))
 
         return await self._database.write(work)
-
-    async def wishes(self, operation_ids: Iterable[str]) -> dict[str, Wish]:
-        """Operation id -> what people want of it."""
-        query = select(_column.id, _column.wish).where(_column.id.in_(list(operation_ids)))
-        rows = await self._database.read(lambda transaction: transaction.all(query))
-        return {row["id"]: Wish(row["wish"]) for row in rows}
 
     async def versions(self, operation_ids: Iterable[str]) -> dict[str, tuple[int, str]]:
         """Operation id -> (version, state), without reading the rest."""

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 
 from ..model import Event, to_json
+from ..moments import iso
 from . import tables
 from .database import Database
 from .rows import pack, unpack
@@ -72,4 +73,4 @@ class RecordStore:
 
 def now() -> str:
     """The time as everything in the store is stamped."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(datetime.now(UTC))

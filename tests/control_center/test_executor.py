@@ -215,6 +215,20 @@ def test_what_gets_no_answer_is_sent_again_under_the_same_id_and_carried_out_onc
     run(tmp_path, scene)
 
 
+def test_a_node_that_is_back_is_not_waited_for_any_longer(tmp_path: Path) -> None:
+    async def scene(site: Site) -> None:
+        waiting = asyncio.create_task(site.delivery.wait_for_node("n0", 600.0))
+        await site.registry.register(replace(an_entry(1), generation=2), 60.0)  # somebody else's news
+        await site.following.refresh()
+        assert not waiting.done()
+        node = replace(an_entry(0), service="unitd", instance="n0", unit="unitd")
+        await site.registry.register(node, 60.0)
+        async with asyncio.timeout(SECONDS):
+            await waiting
+
+    run(tmp_path, scene)
+
+
 def test_a_node_that_is_never_reached_before_the_deadline_never_gets_the_command_later(tmp_path: Path) -> None:
     async def scene(site: Site) -> None:
         site.nodes.fails["n0"] = [NodeUnreachable("n0", "connection refused", may_have_counted=False)] * 1000

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ class Process:
         """Send a signal to the whole group; a group that is gone is no error."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+    def wait_stopped(self) -> None:
+        """Return when none of its threads runs any more, after SIGSTOP; at the latest after END_SECONDS."""
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline and not self._is_stopped():
+            time.sleep(0.001)
+
+    def _is_stopped(self) -> bool:
+        try:
+            stats = [(task / "stat").read_text() for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        except OSError:  # it, or one of its threads, has just ended
+            return not self.lives()
+        return all(stat.rpartition(") ")[2][:1] in "TtZX" for stat in stats)
 
     def end(self, patience_seconds: float = 0.0) -> None:
         """SIGTERM and `patience_seconds` when there are any, then SIGKILL. Returns when the process has ended."""

@@ -156,6 +156,7 @@ class Server(ABC):
         """SIGSTOP: connections stay open, and nothing is answered."""
         if self._process is not None:
             self._process.signal(signal.SIGSTOP)
+            self._process.wait_stopped()  # a thread on another processor may answer a moment longer
 
     def thaw(self) -> None:
         """SIGCONT."""
