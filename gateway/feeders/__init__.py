@@ -1,0 +1,1 @@
+"""Feeders: each speaks to one kind of gateway."""
