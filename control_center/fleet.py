@@ -12,7 +12,9 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
+from registry_client.gateways import GATEWAY_SERVICE, Acknowledgement, from_entry, token
 from registry_client.model import Entry, Snapshot
+from registry_client.selection import eligible
 
 from .model import NODE_SERVICE
 
@@ -62,7 +64,7 @@ class Fleet:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """By name, the nodes' own left out."""
+        """By name, those under which nodes and gateways register left out."""
         return self._index.names
 
     @property
@@ -99,6 +101,26 @@ class Fleet:
         if known is None:
             known = self._capacities[service] = _count(self.entries(service))
         return known
+
+    def gateways(self) -> list[dict[str, Any]]:
+        """What each gateway says of each service, beside what the registry lists, as the API shows it."""
+        return [self._gateway_json(each) for each in self._index.gateways]
+
+    def _gateway_json(self, said: Acknowledgement) -> dict[str, Any]:
+        listed = {
+            token(entry.instance, entry.generation): entry.instance for entry in eligible(self.entries(said.service))
+        }
+        return {
+            "gateway": said.gateway,
+            "kind": said.kind,
+            "service": said.service,
+            "revision": said.revision,
+            "serving": len(said.serving & listed.keys()),
+            "listed": len(listed),
+            "lacks": sorted(instance for name, instance in listed.items() if name not in said.serving),
+            "stale": len(said.serving - listed.keys()),
+            "finishing": sum(said.busy.values()),
+        }
 
     def zones(self, service: str) -> dict[str, int]:
         """Zone ("" for none) -> how many instances, by name."""
@@ -138,7 +160,7 @@ def meant_weight(entry: Entry) -> int:
 class _Index:
     """Entries, found by what they are asked for."""
 
-    __slots__ = ("_on_node", "entries", "instances", "names", "nodes", "services", "units")
+    __slots__ = ("_on_node", "entries", "gateways", "instances", "names", "nodes", "services", "units")
 
     def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
@@ -146,6 +168,8 @@ class _Index:
         for entry in entries:
             services[entry.service].append(entry)
         self.nodes = {entry.node: entry for entry in services.pop(NODE_SERVICE, ())}
+        said = map(from_entry, services.pop(GATEWAY_SERVICE, ()))
+        self.gateways = tuple(each for each in said if each is not None)
         self.services = {name: tuple(found) for name, found in services.items()}
         self.names = tuple(sorted(services))
         self.units = tuple(chain.from_iterable(self.services.values()))

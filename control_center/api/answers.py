@@ -82,6 +82,17 @@ _NODE: dict[str, Schema] = {
     "services": listing(text()),
     "detail": text("what is wrong, in words"),
 }
+_GATEWAY: dict[str, Schema] = {
+    "gateway": text("its name"),
+    "kind": words(("haproxy", "nginx", "envoy", "embedded")),
+    "service": text("that this is about"),
+    "revision": integer("of the registry, which it acts on"),
+    "serving": integer("listed instances to which it sends new requests"),
+    "listed": integer("instances that the registry lists for new requests"),
+    "lacks": listing(text(), "listed instances to which it does not send"),
+    "stale": integer("lives of instances that it still sends to, and that the registry does not list for new requests"),
+    "finishing": integer("requests open at instances that get no new ones"),
+}
 _TARGET: dict[str, Schema] = {
     "node": text(),
     "unit": text('"" for `apply`'),
@@ -207,6 +218,7 @@ ANSWERS: dict[str, Schema] = {
     "Instance": answer(_INSTANCE, "an entry of the registry, and what the center knows besides"),
     "Node": answer(_NODE),
     "NodeWithInstances": answer({**_NODE, "instances": listing(ref("Instance"))}),
+    "Gateway": answer(_GATEWAY, "what one gateway says of one service"),
     "Operation": answer({**_LISTED, "targets": listing(ref("Target"))}),
     "ListedOperation": answer(_LISTED, "an operation without its targets"),
     "Batch": answer(_BATCH, "targets that go together"),

@@ -84,6 +84,14 @@ async def service(call: Call) -> web.Response:
     return answer({**marks.service(fleet, name), "entries": entries})
 
 
+async def all_gateways(call: Call) -> web.Response:
+    """GET /v1/gateways"""
+    call.query().finish()
+    fleet = call.parts.fleet()
+    found = fleet.gateways() if fleet is not None else []
+    return answer({"revision": call.parts.registry().revision, "gateways": found})
+
+
 @dataclass(frozen=True, slots=True)
 class _Marks:
     """What the store knows besides of services and instances."""

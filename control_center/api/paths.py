@@ -109,6 +109,10 @@ _FLEET = {
     ("GET", "/v1/services/{service}"): Described(
         "fleet", "One service with its instances", Right.READ, _ok(ref("ServiceWithEntries")), problems=(404,)
     ),
+    ("GET", "/v1/gateways"): Described(
+        "fleet", "What gateways say whom they send to, for each service", Right.READ,
+        _ok(answer({"revision": integer("of the registry"), "gateways": listing(ref("Gateway"))})),
+    ),
 }  # fmt: skip
 
 _OPERATION = _ok(ref("Operation"))
@@ -221,6 +225,7 @@ _NODES = {
 _CHANGED = answer({"epoch": text(), "revision": integer()})
 _ELSEWHERE = "404 where the registry is not hosted here."
 _ALL = frozenset((Right.NODE, Right.REPORT))
+_GATEWAYS = frozenset((Right.REPORT,))
 _REGISTRY = {
     ("GET", "/v1/registry/services"): Described(
         "registry", "The hosted registry's entries", Right.READ, _ok(ref("Snapshot")),
@@ -246,22 +251,22 @@ _REGISTRY = {
     ("PUT", "/v1/registry/services/{service}/{instance}"): Described(
         "registry", "Register an entry", Right.NODE,
         _ok(answer({"ttl_seconds": number(), "epoch": text(), "revision": integer()})),
-        body="Registration", body_required=True, problems=(404, 405, 409), details=_ELSEWHERE,
+        body="Registration", body_required=True, problems=(404, 405, 409), details=_ELSEWHERE, also=_GATEWAYS,
     ),
     ("PATCH", "/v1/registry/services/{service}/{instance}"): Described(
         "registry", "Change an entry; its lease stays as it is", Right.NODE, _ok(_CHANGED),
-        body="Registration", body_required=True, problems=(404, 405, 409), details=_ELSEWHERE,
+        body="Registration", body_required=True, problems=(404, 405, 409), details=_ELSEWHERE, also=_GATEWAYS,
     ),
     ("DELETE", "/v1/registry/services/{service}/{instance}"): Described(
         "registry", "Remove an entry", Right.NODE,
         _ok(answer({"removed": boolean(), "epoch": text(), "revision": integer()})),
         ({**_query("generation", integer("of the entry that is meant")), "required": True},),
-        problems=(404, 405, 408, 409, 413), details=_ELSEWHERE,
+        problems=(404, 405, 408, 409, 413), details=_ELSEWHERE, also=_GATEWAYS,
     ),
     ("POST", "/v1/registry/renew"): Described(
         "registry", "Renew leases", Right.NODE,
         _ok(answer({"lost": listing(anything("a lease that is not there")), "epoch": text(), "revision": integer()})),
-        body="Renewal", body_required=True, problems=(404, 413), details=_ELSEWHERE,
+        body="Renewal", body_required=True, problems=(404, 413), details=_ELSEWHERE, also=_GATEWAYS,
     ),
 }  # fmt: skip
 

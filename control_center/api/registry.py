@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from registry_client.gateways import GATEWAY_SERVICE
 from registry_client.server import RegistryApi
-from supervisor.core.access import Right, refuses
+from supervisor.core.access import Right, refuses, refuses_gateway
 
 from ..asking import forbidden
 from .call import Call
@@ -22,14 +23,14 @@ async def answer(call: Call) -> web.Response:
 
 async def write(call: Call) -> web.Response:
     """PUT, PATCH, DELETE /v1/registry/services/{service}/{instance}"""
-    instance = call.part("instance")
+    service, instance = call.part("service"), call.part("instance")
     body = await call.read()
-    nodes = {instance.partition("/")[0]}
+    owners = {instance.partition("/")[0]}
     if body:
         entry = decode_object(body).get("entry")
         if isinstance(entry, dict):
-            nodes.add(str(entry.get("node")))
-    _check_nodes(call, nodes)
+            owners.add(str(entry.get("node")))
+    _check_owners(call, ((service, owner) for owner in owners))
     return await _handled(call, body)
 
 
@@ -37,16 +38,20 @@ async def renew(call: Call) -> web.Response:
     """POST /v1/registry/renew"""
     body = await call.read()
     leases = decode_object(body).get("leases")
-    items = leases if isinstance(leases, list) else []
-    _check_nodes(call, {str(item.get("instance")).partition("/")[0] for item in items if isinstance(item, dict)})
+    items = [item for item in leases if isinstance(item, dict)] if isinstance(leases, list) else []
+    _check_owners(call, {(str(item.get("service")), str(item.get("instance")).partition("/")[0]) for item in items})
     return await _handled(call, body)
 
 
-def _check_nodes(call: Call, nodes: Iterable[str]) -> None:
-    """Nobody keeps, changes or ends the entries of a node that is not theirs."""
-    for node in nodes:
-        if reason := refuses(call.principal, Right.NODE, node=node):
-            raise forbidden(reason)
+def _check_owners(call: Call, written: Iterable[tuple[str, str]]) -> None:
+    """Nobody keeps, changes or ends the entries of a node, or of a gateway, that is not theirs."""
+    for service, owner in written:
+        is_gateway = service == GATEWAY_SERVICE
+        refused = (
+            refuses_gateway(call.principal, owner) if is_gateway else refuses(call.principal, Right.NODE, node=owner)
+        )
+        if refused:
+            raise forbidden(refused)
 
 
 async def _handled(call: Call, body: bytes) -> web.Response:

@@ -30,6 +30,7 @@ class Route:
 
 # Whoever has a role needs to know where services are: nodes see their entries go, gateways follow them.
 _ALL = frozenset((Right.NODE, Right.REPORT))
+_GATEWAYS = frozenset((Right.REPORT,))  # which keep entries of their own
 _LOUD = 4 * MAX_BODY_BYTES  # a node with many units tells of all of them
 
 ROUTES: tuple[Route, ...] = (
@@ -42,6 +43,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/nodes/{node}/units/{unit}/logs", Right.READ, events.logs, seconds=None),
     Route("GET", "/v1/services", Right.READ, fleet.all_services),
     Route("GET", "/v1/services/{service}", Right.READ, fleet.service),
+    Route("GET", "/v1/gateways", Right.READ, fleet.all_gateways),
     Route("POST", "/v1/services/{service}/thaw", Right.OPERATE, decisions.thaw, "thaw"),
     Route("POST", "/v1/instances/{node}/{unit}/clear", Right.OPERATE, decisions.clear, "clear"),
     Route("GET", "/v1/operations", Right.READ, operations.all_operations),
@@ -60,10 +62,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/registry/services", Right.READ, registry.answer, seconds=LONG_SECONDS, also=_ALL),
     Route("GET", "/v1/registry/services/{service}", Right.READ, registry.answer, seconds=LONG_SECONDS, also=_ALL),
     Route("GET", "/v1/registry/services/{service}/{instance:.+}", Right.READ, registry.answer, also=_ALL),
-    Route("PUT", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write),
-    Route("PATCH", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write),
-    Route("DELETE", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write),
-    Route("POST", "/v1/registry/renew", Right.NODE, registry.renew),
+    Route("PUT", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write, also=_GATEWAYS),
+    Route("PATCH", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write, also=_GATEWAYS),
+    Route("DELETE", "/v1/registry/services/{service}/{instance:.+}", Right.NODE, registry.write, also=_GATEWAYS),
+    Route("POST", "/v1/registry/renew", Right.NODE, registry.renew, also=_GATEWAYS),
     Route("GET", "/healthz", None, open_routes.healthy),
     Route("GET", "/readyz", None, open_routes.ready),
     Route("GET", "/metrics", Right.READ, open_routes.metrics),

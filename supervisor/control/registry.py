@@ -6,9 +6,10 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
+from registry_client.gateways import GATEWAY_SERVICE
 from registry_client.server import PREFIX, RegistryApi
 
-from ..core.access import Principal, Right, refuses
+from ..core.access import Principal, Right, refuses, refuses_gateway
 from ..host.access import READS
 from ..host.http_message import Request, Response
 from .answers import Refused
@@ -27,31 +28,39 @@ def _check(request: Request, caller: Principal) -> None:
     """Who keeps entries must see them go, so the right to write is one to read, too."""
     if request.method in READS:
         refused = refuses(caller, Right.READ)
-        if refused and refuses(caller, Right.NODE):
+        if refused and refuses(caller, Right.NODE) and refuses(caller, Right.REPORT):
             raise Refused("forbidden", refused)
         return
-    refused = refuses(caller, Right.NODE)
-    if not refused and "*" not in caller.nodes:
-        refused = next(filter(None, (refuses(caller, Right.NODE, node=node) for node in _nodes_in(request))), "")
-    if refused:
-        raise Refused("forbidden", refused)
+    if not refuses(caller, Right.NODE) and "*" in caller.nodes:
+        return
+    written = _written_by(request) or [("", None)]
+    for service, owner in written:
+        is_gateway = service == GATEWAY_SERVICE and owner is not None
+        refused = refuses_gateway(caller, owner or "") if is_gateway else refuses(caller, Right.NODE, node=owner)
+        if refused:
+            raise Refused("forbidden", refused)
 
 
-def _nodes_in(request: Request) -> list[str]:
-    """Whose entries a request writes: instances are called `node/unit`, and an entry says its node, too."""
+def _written_by(request: Request) -> list[tuple[str, str | None]]:
+    """Service and owner of each entry that a request writes; an entry says its node (or gateway), too.
+
+    Instances are called `node/unit`, those of gateways `gateway/service`.
+    """
     parts = request.path[len(PREFIX) + 1 :].split("/")
     value = _parsed(request.body)
     if parts == ["renew"]:
         leases = value.get("leases")
-        names = (
-            [lease.get("instance") for lease in leases if isinstance(lease, dict)] if isinstance(leases, list) else []
-        )
-    else:
-        names = [unquote("/".join(parts[2:]))]
-        entry = value.get("entry")
-        if isinstance(entry, dict):
-            names.append(entry.get("node"))
-    return [str(name).partition("/")[0] for name in names]
+        found = [lease for lease in leases if isinstance(lease, dict)] if isinstance(leases, list) else []
+        return [(str(lease.get("service")), _owner(lease.get("instance"))) for lease in found]
+    service, entry = unquote(parts[1]) if len(parts) > 1 else "", value.get("entry")
+    owners = [_owner(unquote("/".join(parts[2:])))]
+    if isinstance(entry, dict):
+        owners.append(_owner(entry.get("node")))
+    return [(service, owner) for owner in owners]
+
+
+def _owner(instance: object) -> str:
+    return str(instance).partition("/")[0]
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

@@ -95,6 +95,16 @@ def refuses(principal: Principal, right: Right, services: Sequence[str | None] =
     return ""
 
 
+def refuses_gateway(principal: Principal, gateway: str) -> str:
+    """Why a principal may not keep what a gateway says of itself in the registry; "" if it may.
+
+    One that reports under its own name may do so for itself, and for the gateways `NAME.other` that it feeds.
+    """
+    if principal.role is Role.REPORT and (gateway == principal.name or gateway.startswith(f"{principal.name}.")):
+        return ""
+    return refuses(principal, Right.NODE, node=gateway)
+
+
 _WORDS = {
     Right.READ: "read this",
     Right.REPORT: "report units",

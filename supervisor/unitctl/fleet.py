@@ -11,6 +11,7 @@ FLEET_COMMANDS = {  # command: its module; in the order of the help
     "status": "fleet_status",
     "services": "fleet_status",
     "nodes": "fleet_status",
+    "gateways": "fleet_status",
     "restart": "fleet_orders",
     "drain": "fleet_orders",
     "undrain": "fleet_orders",

@@ -152,6 +152,35 @@ def nodes_text(nodes: Sequence[Raw], look: Look) -> str:
     )
 
 
+def gateways_text(gateways: Sequence[Raw], look: Look) -> str:
+    """One line for each service of a gateway."""
+    gateways = sorted(gateways, key=lambda each: (_natural(str(each.get("gateway"))), str(each.get("service"))))
+    return table(
+        (
+            Column("GATEWAY", _texts(gateways, "gateway")),
+            Column("KIND", _texts(gateways, "kind"), 2),
+            Column("SERVICE", _texts(gateways, "service")),
+            Column("SENDS TO", [f"{each.get('serving')} of {each.get('listed')}" for each in gateways]),
+            Column("FINISHING", [str(each.get("finishing") or "") for each in gateways], 3),
+            Column("NOTE", [_gateway_note(each) for each in gateways], 1),
+        ),
+        look,
+    )
+
+
+def _gateway_note(gateway: Raw) -> str:
+    lacks, stale = [str(each) for each in gateway.get("lacks") or ()], gateway.get("stale")
+    return "; ".join(
+        filter(
+            None,
+            (
+                f"does not send to {', '.join(lacks[:3])}{', ...' if len(lacks) > 3 else ''}" if lacks else "",
+                f"still sends to {stale} that the registry does not list" if stale else "",
+            ),
+        )
+    )
+
+
 def node_text(node: Raw, now: datetime, look: Look) -> str:
     """A node, and its instances."""
     state = str(node.get("state"))

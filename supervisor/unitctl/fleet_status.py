@@ -1,4 +1,4 @@
-"""`fleet status`, `services` and `nodes`: commands that look and change nothing."""
+"""`fleet status`, `services`, `nodes` and `gateways`: commands that look and change nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .decode import raw_list
 from .fleet_center import Center, CenterRefused, path_of
 from .fleet_look import look_of
 from .fleet_names import NODES, SERVICES, SERVICES_OR_NODES
-from .fleet_render import center_line, node_text, nodes_text, service_text, services_text
+from .fleet_render import center_line, gateways_text, node_text, nodes_text, service_text, services_text
 from .fleet_render_operations import operations_text
 from .fleet_session import Fleet, fleet_command
 from .words import counted
@@ -118,6 +118,16 @@ def fleet_nodes_command(fleet: Fleet, names: tuple[str, ...]) -> int:
     found = _listed(fleet, "nodes", "node", names)
     if not fleet.session.json:
         fleet.session.out(nodes_text(found, look_of(fleet)))
+    return DONE
+
+
+@fleet_command("gateways", short_help="List gateways with whom they send to.")
+@click.argument("names", nargs=-1, metavar="[GATEWAY]...")
+def fleet_gateways_command(fleet: Fleet, names: tuple[str, ...]) -> int:
+    """List gateways with whom they send to, for each service, beside what the registry lists."""
+    found = _listed(fleet, "gateways", "gateway", names)
+    if not fleet.session.json:
+        fleet.session.out(gateways_text(found, look_of(fleet)))
     return DONE
 
 

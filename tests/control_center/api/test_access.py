@@ -177,6 +177,32 @@ async def test_a_node_keeps_its_own_entries_only_in_the_hosted_registry(tmp_path
         assert (renewed.status, renewed.json["lost"]) == (200, [])
 
 
+async def test_a_gateway_keeps_what_it_says_of_itself_in_the_hosted_registry(tmp_path: Path) -> None:
+    async with center(tmp_path, principals()) as site:
+        token, name = TOKENS[Role.REPORT], ROLES[Role.REPORT]
+
+        async def put(service: str, node: str, instance: str) -> int:
+            value = {**entry(service, node).to_json(), "instance": instance}
+            path = f"/v1/registry/services/{service}/{instance}"
+            return (await site.ask("PUT", path, {"entry": value, "ttl_seconds": 60}, token=token)).status
+
+        assert await put("unit-gateway", name, f"{name}.edge/cart") == 200
+        assert await put("unit-gateway", name, f"{name}/cart") == 200
+        assert await put("unit-gateway", name, f"{name}2.edge/cart") == 403, "another gateway"
+        assert await put("unit-gateway", "other", f"{name}.edge/cart") == 403, "another's name in the entry"
+        assert await put("cart", name, f"{name}/cart") == 403, "an entry of a unit"
+
+        def lease(service: str, instance: str) -> dict[str, object]:
+            return {"service": service, "instance": instance, "generation": 1}
+
+        own = {"leases": [lease("unit-gateway", f"{name}.edge/cart")]}
+        assert (await site.post("/v1/registry/renew", own, token=token)).json["lost"] == []
+        foreign = {"leases": [*own["leases"], lease("cart", "web-1/cart")]}
+        assert (await site.post("/v1/registry/renew", foreign, token=token)).status == 403
+        path = f"/v1/registry/services/unit-gateway/{name}.edge/cart?generation=1"
+        assert (await site.ask("DELETE", path, None, token=token)).json["removed"] is True
+
+
 async def test_a_gateway_does_not_lend_itself_the_voice_of_another(tmp_path: Path) -> None:
     async with center(tmp_path, principals()) as site:
         body = {"gateway": "gateway-2", "reports": []}

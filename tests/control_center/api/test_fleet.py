@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from control_center.errors import NodeRefused
 from control_center.guard_memory import FROZEN, HISTORY
 from control_center.model import NodeStatus, Report
+from registry_client.gateways import Acknowledgement, to_metadata, token
 
 from .site import STARTED, center, entry
 
@@ -28,6 +30,23 @@ async def test_services_show_their_capacity(tmp_path: Path) -> None:
         assert (cart["weight"], cart["full_weight"], cart["capacity_percent"]) == (140, 200, 70.0)
         assert (cart["zones"], cart["nodes"], cart["operation"], cart["frozen"]) == ({"a": 1, "b": 1}, 2, None, None)
         assert pay["service"] == "pay"
+
+
+async def test_gateways_show_whom_they_send_to(tmp_path: Path) -> None:
+    async with center(tmp_path) as site:
+        units = [entry("cart", "web-1"), entry("cart", "web-2"), entry("cart", "web-3", status="draining", weight=0)]
+        serving = frozenset((token("web-1/cart:0", 1), token("web-3/cart:0", 1)))
+        said = Acknowledgement("gw-1.edge", "cart", "haproxy", 7, serving, {token("web-3/cart:0", 1): 2})
+        gateway = entry("unit-gateway", "gw-1", "edge", metadata=to_metadata(said))
+        await site.register(*units, replace(gateway, instance="gw-1.edge/cart"))
+        assert (await site.get("/v1/gateways")).json["gateways"] == [
+            {
+                "gateway": "gw-1.edge", "kind": "haproxy", "service": "cart", "revision": 7, "serving": 1, "listed": 2,
+                "lacks": ["web-2/cart:0"], "stale": 1, "finishing": 2,
+            }
+        ]  # fmt: skip
+        services = (await site.get("/v1/services")).json["services"]
+        assert [each["service"] for each in services] == ["cart"], "gateways are no service"
 
 
 async def test_a_service_shows_its_instances_with_what_is_known_of_them(tmp_path: Path) -> None:

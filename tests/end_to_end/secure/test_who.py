@@ -25,7 +25,7 @@ ROLES = {"admin": Role.ADMIN, "operator": Role.OPERATE, "reader": Role.READ, "no
 def rights_of(path: str) -> set[Right]:
     """Any of them is enough."""
     if path.startswith("/v1/registry/"):
-        return {Right.READ, Right.NODE} if PATHS[path] == "GET" else {Right.NODE}
+        return {Right.READ, Right.NODE, Right.REPORT} if PATHS[path] == "GET" else {Right.NODE}
     found = {route.right for route in ROUTES if route.method == PATHS[path] and route.pattern.fullmatch(path)}
     assert len(found) == 1, "one route answers it"
     return {right for right in found if right is not None}
@@ -154,6 +154,22 @@ def test_a_node_writes_only_its_own_entries(secure: Secure) -> None:
     assert [(answer.status, answer.json["code"]) for answer in refused] == [(403, "forbidden")] * 5
     assert "db-1" in refused[0].json["detail"]
     assert client.ask("DELETE", path + "web-1%2Fguest?generation=1").status == 200
+
+
+def test_a_gateway_writes_only_what_it_says_of_itself(secure: Secure) -> None:
+    client, path = secure.client("reporter"), "/v1/registry/services/unit-gateway/"
+    own = {**entry("reporter.edge"), "service": "unit-gateway", "instance": "reporter.edge/cart", "node": "reporter"}
+    assert client.ask("PUT", path + "reporter.edge%2Fcart", {"entry": own, "ttl_seconds": 5}).status == 200
+    lease = {"service": "unit-gateway", "instance": "reporter.edge/cart", "generation": 1}
+    assert client.ask("POST", "/v1/registry/renew", {"leases": [lease]}).json["lost"] == []
+    refused = [
+        client.ask("PUT", path + "other.edge%2Fcart", {"entry": {**own, "node": "other"}, "ttl_seconds": 5}),
+        client.ask("PUT", path + "reporter.edge%2Fcart", {"entry": {**own, "node": "other"}, "ttl_seconds": 5}),
+        client.ask("DELETE", "/v1/registry/services/cart/reporter%2Fcart?generation=1"),
+        client.ask("POST", "/v1/registry/renew", {"leases": [lease, {**lease, "service": "cart"}]}),
+    ]
+    assert [(answer.status, answer.json["code"]) for answer in refused] == [(403, "forbidden")] * 4
+    assert client.ask("DELETE", path + "reporter.edge%2Fcart?generation=1").status == 200
 
 
 # Certificates.

@@ -43,6 +43,7 @@ class FakeCenter:
         self.token: str | None = None
         self.entries: dict[str, Raw] = {}
         self.nodes: dict[str, Raw] = {}
+        self.gateways: list[Raw] = []
         self.frozen: dict[str, str] = {}
         self.operations: dict[str, Raw] = {}
         self.decisions: list[Raw] = []
@@ -327,6 +328,7 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("GET", "/v1/services", FakeCenter.all_services),
     ("GET", "/v1/services/([^/]+)", FakeCenter.service),
     ("GET", "/v1/nodes", FakeCenter.all_nodes),
+    ("GET", "/v1/gateways", lambda center, request: (200, {"gateways": center.gateways})),
     ("GET", "/v1/nodes/([^/]+)", FakeCenter.node),
     ("GET", "/v1/nodes/([^/]+)/units/([^/]+)/logs", FakeCenter.logs),
     ("POST", "/v1/operations", FakeCenter.begin),

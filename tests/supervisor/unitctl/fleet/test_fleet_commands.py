@@ -36,6 +36,22 @@ def test_nodes_are_listed_with_what_the_center_thinks_of_them(cart: Any, fleet: 
     ]
 
 
+def test_gateways_are_listed_with_whom_they_send_to(cart: Any, fleet: Any) -> None:
+    said = {"kind": "haproxy", "service": "cart", "revision": 7, "serving": 4, "listed": 4, "lacks": [], "stale": 0}
+    cart.gateways = [
+        {**said, "gateway": "gw-2.edge", "serving": 3, "lacks": ["web-1/cart:0"], "stale": 1, "finishing": 2},
+        {**said, "gateway": "gw-1.edge", "finishing": 0},
+    ]
+    done = fleet("fleet", "gateways")
+    note = "does not send to web-1/cart:0; still sends to 1 that the registry does not list"
+    assert done.stdout.splitlines() == [
+        "GATEWAY    KIND     SERVICE  SENDS TO  FINISHING  NOTE",
+        "gw-1.edge  haproxy  cart     4 of 4",
+        f"gw-2.edge  haproxy  cart     3 of 4    2          {note}",
+    ]
+    assert json.loads(fleet("fleet", "gateways", "gw-1*", "-o", "json").stdout) == cart.gateways[1:]
+
+
 def test_status_shows_the_fleet_in_short(cart: Any, fleet: Any) -> None:
     cart.nodes["web-4"]["state"] = "dead"
     cart.hold()
