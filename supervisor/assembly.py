@@ -40,6 +40,7 @@ from .core.lifecycle import state_word
 from .core.measures import Measures
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
+from .errors import SpawnError
 from .host import http_client
 from .host.cgroup import UnitGroup, find_base, make_home, remove_old_homes
 from .host.clock import iso, monotonic, wall
@@ -82,6 +83,7 @@ class Parts:
         self._doctor: Any = None
         self._clocks_apart = wall() - monotonic()
         self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
+        self.pipes = Pipes(self.pump, f"{spec.state_dir}/pipes")
         self.cgroups = self._make_cgroups()
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
@@ -89,7 +91,7 @@ class Parts:
         self._notify: NotifySockets | None = None  # until a unit wants one
         self.processes = Processes(
             self.runners.post,
-            Pipes(self.pump),
+            self.pipes,
             base_cgroup=self.cgroups,
             environment=environment,
             nofile=nofile,
@@ -209,7 +211,7 @@ class Parts:
         """Take up what an earlier daemon has left, and start what is to be up."""
         recovery = Recovery(
             self.journal, self.runners, self.processes, self.recorder, self.maintenances, self.registries,
-            self.restart_agents,
+            self.restart_agents, self._on_adopted,
         )  # fmt: skip
         recovery.add_units(
             units, self.attempts, registry_forgot=all(spec.backend == "embedded" for spec in self.spec.registries)
@@ -217,8 +219,13 @@ class Parts:
         restore_weights(self.journal, self.warmups, self.runners.by_name)
         self.applier.leave(recovery.removed)
         self.registries.inspect(self.spec.registry_ttl_seconds)
+        living = {(name, runner.unit.attempt) for name, runner in self.runners.by_name.items() if runner.unit.live}
+        self.pipes.sweep(living)
         recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
+        self.applier.catch_up(units)
         self.maintenances.watch()
+        if recovery.adopted:
+            log.info("%d units go on with the processes that they had", recovery.adopted)
 
     def register_node(self) -> None:
         """Let others find this daemon, if they can reach it, or it them."""
@@ -268,6 +275,7 @@ class Parts:
     def _reregister(self, name: str) -> None:
         """Its spec has changed: what only its entry holds, and how its health is looked at."""
         runner = self.runners.by_name[name]
+        self.recorder.spec(runner.spec)
         self.health.changed(runner.spec)
         self.publisher.change(name)
 
@@ -278,6 +286,7 @@ class Parts:
         self.measuring.forget(name)
         self.warmups.forget(name)
         self.prewarms.forget(name)
+        self.recorder.forget(name)
 
     async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
         return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok
@@ -307,6 +316,32 @@ class Parts:
     def _on_full(self, name: str) -> None:
         self.history.add(name, "warm", "at full weight")
         self.operations.on_full(name)
+
+    def _on_adopted(self, name: str) -> None:
+        """A unit goes on with the process that an earlier daemon has started."""
+        runner = self.runners.by_name[name]
+        spec, unit = runner.spec, runner.unit
+        self.pipes.resume(spec, unit.attempt)
+        pid = self.processes.living(name)
+        if pid is None or unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
+            return
+        said = self._hear_again(spec, unit)
+        target = self._tools.target(spec, unit.attempt, pid, said)
+        age = max(0.0, monotonic() - runner.started_at)
+        self.health.resume(spec, target, age, unit.ready_at, unit.healthy)
+        if unit.told:
+            self.health.told_to_refuse(name)
+
+    def _hear_again(self, spec: UnitSpec, unit: Unit) -> Any:
+        """What it has said over its notify socket, as far as that is known; the socket has the same path again."""
+        try:
+            self._offer_socket(spec, unit.attempt)
+        except (OSError, SpawnError) as error:
+            log.warning("%s: cannot hear what it says: %s", spec.name, error)
+        said = self._notify.state(spec.name) if self._notify is not None else None
+        if said is not None and unit.ready_at is not None:
+            said.ready, said.watchdog_at = True, monotonic()
+        return said
 
     def _offer_socket(self, spec: UnitSpec, attempt: int) -> str | None:
         """The path of the attempt's notify socket. Raises OSError."""

@@ -55,6 +55,12 @@ class Applier:
         self._orders.reconsider()
         return changes, operations
 
+    def catch_up(self, specs: Mapping[str, UnitSpec]) -> None:
+        """Apply what was changed in the configuration while no daemon was there."""
+        current = {name: spec for name, spec in self._orders.specs.items() if name not in self._leaving}
+        if any(change.effect is not Effect.NONE for change in plan(current, specs)):
+            self.apply(specs, Command(reason="the configuration was changed meanwhile", issued_by="unitd"))
+
     def leave(self, names: Iterable[str]) -> None:
         """Units that are not in the configuration and still live: forgotten when they are down."""
         self._leaving.update(names)

@@ -69,6 +69,24 @@ class Health:
             watched.timer = self._loop.call_later(spec.startsecs, self._has_lived, watched)
         self._look(watched)
 
+    def resume(self, spec: UnitSpec, target: Target, age_seconds: float, ready_at: float | None, serving: bool) -> None:
+        """Watch an attempt that an earlier daemon has watched; `ready_at`: since when it is ready, None: it is not yet.
+
+        `serving`: its readiness holds, as far as is known. Its probes say more when they have been asked.
+        """
+        self.forget(spec.name)
+        watched = self._watched[spec.name] = Watched(spec, target, self._loop.time() - age_seconds)
+        watched.alive = watched.alive or age_seconds >= spec.startsecs
+        if ready_at is not None:
+            watched.started = watched.alive = True
+            watched.ready_at, watched.serving = ready_at, serving
+            if spec.service is not None:
+                self._registered.add(spec.name)
+        self._match(watched)
+        if not watched.alive:
+            watched.timer = self._loop.call_later(spec.startsecs - age_seconds, self._has_lived, watched)
+        self._look(watched)
+
     def forget(self, unit: str, *, wanted: bool = True) -> None:
         """Its attempt has ended, or is on its way out for good.
 

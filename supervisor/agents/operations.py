@@ -131,6 +131,15 @@ class Operations:
         else:
             self._begin(tracked)
 
+    def go_on(self, tracked: Tracked) -> None:
+        """Watch an operation of an earlier daemon to its end: what it has ordered is what its unit does."""
+        self._ledger.reopen(tracked)
+        self._step(tracked, "resume", "unitd had ended in the middle of it")
+        unit = self._unit_of(tracked.operation.unit)
+        if unit is not None:
+            self._enter(tracked, unit)
+            self._consider(tracked, unit, None)
+
     def _begin(self, tracked: Tracked) -> None:
         operation, unit = tracked.operation, self._unit_of(tracked.operation.unit)
         if operation.done:

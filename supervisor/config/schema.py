@@ -203,6 +203,7 @@ LOGS = {
     "redirect_stderr": Key("boolean", "false", values.boolean, "logs.redirect_stderr"),
     "max_bytes": Key("size", '"50MB"', _SIZE, "logs.max_bytes"),
     "backups": Key("integer", "10", values.integer(0, 1000), "logs.backups"),
+    "pipe_bytes": Key("size", "(the kernel's, 64KB)", _SIZE, "logs.pipe_bytes"),
     "format": Key(
         '"raw", "prefix" or "json"',
         '"raw"',

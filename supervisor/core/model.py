@@ -156,6 +156,7 @@ class LogSpec:
     max_bytes: int = 50 * 1024 * 1024  # 0: never rotate
     backups: int = 10
     format: LogFormat = LogFormat.RAW
+    pipe_bytes: int = 0  # what the pipe holds while nobody reads it; 0: what the kernel gives (64 KiB)
 
 
 @dataclass(frozen=True, slots=True)

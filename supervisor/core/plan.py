@@ -100,6 +100,7 @@ FIELDS: dict[str, tuple[str, Effect]] = {
     "logs.max_bytes": ("logs.max_bytes", _RESTART),
     "logs.backups": ("logs.backups", _RESTART),
     "logs.format": ("logs.format", _RESTART),
+    "logs.pipe_bytes": ("logs.pipe_bytes", _RESTART),
     # A limit is inherited at exec.
     "limits.rlimits": ("limits", _RESTART),
     "limits.memory_max": ("limits.memory_max", _RESTART),

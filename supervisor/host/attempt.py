@@ -16,6 +16,7 @@ from ..core.model import Exit, UnitSpec
 from . import tree
 from .cgroup import UnitGroup
 from .clock import monotonic, wall
+from .exit_status import exit_status_of
 from .signals import signal_name
 
 log = logging.getLogger("unitd.process")
@@ -48,8 +49,8 @@ class Process:
         """It has, or had, processes."""
         return self.pid != 0 or self.leader_reaped
 
-    def take_over(self, leader: int | None) -> None:
-        """Be the attempt that an earlier daemon started; its leader may have gone. Raises OSError."""
+    def take_over(self, leader: int | None, known: Exit | None = None) -> None:
+        """Be the attempt that an earlier daemon started; its leader may have gone, and be known how. Raises OSError."""
         self.adopted = True
         try:
             self.pidfd = os.pidfd_open(leader) if leader is not None else -1
@@ -57,7 +58,7 @@ class Process:
             leader = None
         if leader is None:
             self.leader_reaped = True
-            self.exit = _unknown_exit()
+            self.exit = known or _unknown_exit()
             return
         self.pid, self.started_at = leader, monotonic() - (tree.age_seconds(leader) or 0.0)
 
@@ -76,16 +77,13 @@ class Process:
         except ChildProcessError:
             if not self.adopted:
                 raise
-            self.leader_reaped, self.pidfd, self.exit = True, -1, _unknown_exit()
-            return
-        self.leader_reaped, self.pidfd = True, -1
-        lived = _span(monotonic() - self.started_at)
-        if result is None or result.si_code == os.CLD_EXITED:
-            code = 0 if result is None else result.si_status
-            self.exit = Exit(f"exited with code {code} after {lived}", code=code, wall=wall())
+            status = exit_status_of(self.pid, self.pidfd)
+            code = None if status is None else os.waitstatus_to_exitcode(status)
         else:
-            number = result.si_status
-            self.exit = Exit(f"killed by {signal_name(number)} after {lived}", signal=number, wall=wall())
+            killed = result is not None and result.si_code != os.CLD_EXITED
+            code = 0 if result is None else -result.si_status if killed else result.si_status
+        self.leader_reaped, self.pidfd = True, -1
+        self.exit = _unknown_exit() if code is None else _exit_of(code, _span(monotonic() - self.started_at))
 
     def reap_escaped(self, pidfd: int) -> None:
         """Forget one of those that are watched; it has ended. Its status is taken if it is a child of ours."""
@@ -160,6 +158,13 @@ def make_group(base: Path | None, process: Process) -> UnitGroup | None:
     for problem in unset:
         log.warning("%s: cannot set %s", process.unit, problem)
     return group
+
+
+def _exit_of(code: int, lived: str) -> Exit:
+    """`code` is negative where a signal has ended it."""
+    if code >= 0:
+        return Exit(f"exited with code {code} after {lived}", code=code, wall=wall())
+    return Exit(f"killed by {signal_name(-code)} after {lived}", signal=-code, wall=wall())
 
 
 def _unknown_exit() -> Exit:

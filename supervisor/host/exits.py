@@ -8,6 +8,7 @@ import select
 import signal
 from collections.abc import Iterable
 
+from ..core.model import Exit
 from .attempt import Process, group_of
 
 log = logging.getLogger("unitd.process")
@@ -34,9 +35,9 @@ class Exits:
         self._epoll.register(pidfd, select.EPOLLIN)
         self._by_pidfd[pidfd] = process
 
-    def take_over(self, process: Process, leader: int | None) -> None:
+    def take_over(self, process: Process, leader: int | None, known: Exit | None = None) -> None:
         """Watch the leader of an attempt that an earlier daemon started, if it lives. Raises OSError."""
-        process.take_over(leader)
+        process.take_over(leader, known)
         if process.leader_reaped:
             return
         try:

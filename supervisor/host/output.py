@@ -72,14 +72,16 @@ class OutputPump:
         log: LogSpec,
         *,
         resumed: bool = False,
+        fifo: str | None = None,
     ) -> Stream:
         """Read `fd`, a pipe's end that is ours from now on, to its end; None as `target` throws the bytes away.
 
         Streams with the same target share it and never tear each other's lines. No file is opened before a line
         comes. `resumed`: an earlier daemon read the beginning, so a log that ends in the midst of a line goes on there.
+        `fifo` is the name of the pipe, which goes with the end of the stream.
         """
         os.set_blocking(fd, False)
-        made = Stream(Source(unit, generation, stream, log.format, resumed), fd, target, log)
+        made = Stream(Source(unit, generation, stream, log.format, resumed), fd, target, log, fifo)
         with self._lock:
             epoll = self._start()
             self._streams[fd] = made
@@ -281,6 +283,9 @@ class OutputPump:
         self._most = max(self._most, got)
         if not got:
             self._end(stream)
+            if stream.fifo is not None:
+                with suppress(OSError):
+                    os.unlink(stream.fifo)
         elif stream.path is not None:
             self._cut(stream, stream.path, got)
         if got >= min(size, PIPE_BYTES) and not stream.grown:

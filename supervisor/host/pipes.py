@@ -1,21 +1,38 @@
-"""The pipes between a unit's process and the output pump."""
+"""The pipes between a unit's process and the output pump; they outlive the daemon.
+
+Each is a FIFO (fifo(7)) in the daemon's folder that the unit holds open for both reading and writing. So it never
+writes to a pipe that nobody reads: while no daemon is there it waits when the pipe is full, and the next daemon opens
+the FIFO by its name and reads on where the last one ended.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
+from collections.abc import Container
+from contextlib import suppress
+from urllib.parse import quote, unquote
 
 from ..core.model import UnitSpec
+from ..errors import SpawnError
+from .identity import resolve
 from .output import OutputPump
+
+STREAMS = ("stdout", "stderr")
 
 
 class Pipes:
     """Makes the pipes of each attempt; what a unit throws away gets none."""
 
-    def __init__(self, pump: OutputPump) -> None:
-        self._pump = pump
+    def __init__(self, pump: OutputPump, folder: str) -> None:
+        """`folder` is made if need be. Raises OSError."""
+        self._pump, self._folder = pump, folder
+        os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def open(self, spec: UnitSpec, attempt: int) -> tuple[int | None, int | None]:
-        """The writing ends for stdout and stderr (None: /dev/null), to be closed by the caller. Raises OSError."""
+        """The units' ends for stdout and stderr (None: /dev/null), to be closed by the caller. Raises OSError."""
         logs = spec.logs
         stdout = self._pipe(spec, attempt, "stdout", logs.stdout)
         if logs.redirect_stderr:
@@ -27,9 +44,62 @@ class Pipes:
                 os.close(stdout)
             raise
 
+    def resume(self, spec: UnitSpec, attempt: int) -> None:
+        """Read on what an attempt says that an earlier daemon has started."""
+        for stream, target in zip(STREAMS, (spec.logs.stdout, spec.logs.stderr), strict=True):
+            path = self._path(spec.name, attempt, stream)
+            with suppress(FileNotFoundError):
+                reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._pump.open(spec.name, attempt, stream, reading, target, spec.logs, resumed=True, fifo=path)
+
+    def sweep(self, kept: Container[tuple[str, int]]) -> None:
+        """Remove what attempts have left that nothing lives of; `kept` are unit and attempt of the others."""
+        for name in os.listdir(self._folder):
+            unit, _, rest = name.rpartition("@")
+            attempt, _, stream = rest.partition(".")
+            known = attempt.isdecimal() and stream in STREAMS
+            if not known or (unquote(unit), int(attempt)) not in kept:
+                path = f"{self._folder}/{name}"
+                if stat.S_ISFIFO(os.lstat(path).st_mode):
+                    os.unlink(path)
+
+    def _path(self, unit: str, attempt: int, stream: str) -> str:
+        return f"{self._folder}/{quote(unit, safe=':')}@{attempt}.{stream}"
+
     def _pipe(self, spec: UnitSpec, attempt: int, stream: str, target: str | None) -> int | None:
         if target is None:
             return None
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        self._pump.open(spec.name, attempt, stream, reading, target, spec.logs)
+        path = self._path(spec.name, attempt, stream)
+        _make(path, spec)
+        reading = writing = -1
+        try:
+            reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            writing = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if spec.logs.pipe_bytes:
+                with suppress(OSError):  # /proc/sys/fs/pipe-max-size, pipe-user-pages-soft
+                    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, spec.logs.pipe_bytes)
+        except OSError:
+            for descriptor in (reading, writing):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            os.unlink(path)
+            raise
+        self._pump.open(spec.name, attempt, stream, reading, target, spec.logs, fifo=path)
         return writing
+
+
+def _make(path: str, spec: UnitSpec) -> None:
+    """The FIFO, of the unit's user, so that its program may open /dev/stdout. Raises OSError."""
+    with suppress(FileNotFoundError):  # of an attempt of this number that was never started
+        os.unlink(path)
+    os.mkfifo(path, 0o600)
+    try:
+        identity = resolve(spec.user, spec.os_group)
+    except SpawnError:
+        return  # which the start will say
+    if identity is not None and os.geteuid() == 0:
+        try:
+            os.chown(path, identity.uid, identity.gid)
+        except OSError as error:
+            if error.errno != errno.EPERM:  # a file system without owners
+                raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..core.events import Action, ArmTimer, Event, Spawned, TimerFired
@@ -39,6 +39,7 @@ class Runner:
 
 Performer = Callable[[Runner, Action], None]
 Observer = Callable[[Runner, Unit, Event], None]  # the runner after, the unit before, and what happened
+Record = Callable[[Runner, Unit, Event, Sequence[Action]], None]  # and what is to be done
 
 
 class Runners:
@@ -48,7 +49,7 @@ class Runners:
         self,
         performers: Mapping[type[Action], Performer],
         budget: TokenBucket,
-        record: Observer | None = None,
+        record: Record | None = None,
         awaited: Callable[[str], str] = lambda name: "",
     ) -> None:
         """`performers` answers every kind of action but ArmTimer; `budget` bounds automatic restarts.
@@ -74,12 +75,23 @@ class Runners:
         runner.unit = replace(runner.unit, drained=drained)
         return runner
 
-    def adopt(self, name: str, unit: Unit, started_wall: float) -> None:
-        """A unit that an earlier daemon has left in that state; its process began at that unix time."""
+    def adopt(self, name: str, unit: Unit, started_wall: float, changed_at: float | None = None) -> None:
+        """A unit that an earlier daemon has left in that state; its process began at that unix time.
+
+        `changed_at` is when it entered its phase (None: now).
+        """
         runner = self.by_name[name]
         runner.unit = unit
+        if changed_at is not None:
+            runner.changed_at = changed_at
         runner.started_wall = started_wall
         runner.started_at = monotonic() - max(0.0, wall() - started_wall)
+
+    def perform(self, name: str, actions: Sequence[Action]) -> None:
+        """Do for a unit what an earlier daemon may have been about to do."""
+        runner = self.by_name[name]
+        for action in actions:
+            self._contain(runner, action, self._performers[type(action)], runner, action)
 
     def remove(self, name: str) -> None:
         """Forget a unit that is down."""
@@ -116,7 +128,7 @@ class Runners:
         if isinstance(event, Spawned):
             runner.started_at, runner.started_wall = monotonic(), wall()
         if self._record is not None:
-            self._contain(runner, event, self._record, runner, before, event)
+            self._contain(runner, event, self._record, runner, before, event, actions)
         for action in actions:
             self._contain(runner, action, self._performers[type(action)], runner, action)
         for observer in self._observers:

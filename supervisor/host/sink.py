@@ -72,10 +72,11 @@ class Item(NamedTuple):
 class Stream:
     """One pipe of one attempt. Small: most units say nothing most of the time."""
 
-    __slots__ = ("carry", "fd", "grown", "log", "path", "seq", "sink", "source")
+    __slots__ = ("carry", "fd", "fifo", "grown", "log", "path", "seq", "sink", "source")
 
-    def __init__(self, source: Source, fd: int, path: str | None, log: LogSpec) -> None:
+    def __init__(self, source: Source, fd: int, path: str | None, log: LogSpec, fifo: str | None = None) -> None:
         self.source, self.fd, self.path, self.log = source, fd, path, log
+        self.fifo = fifo  # the pipe's name, if it has one
         self.sink: Sink | None = None  # with the first line
         self.carry: bytearray | None = None  # the line that is not finished
         self.seq = 1  # of the next line, for JSON; dropped lines count
