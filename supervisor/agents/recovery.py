@@ -38,7 +38,7 @@ from ..core.events import (
     UndrainRequested,
     Withdraw,
 )  # fmt: skip
-from ..core.model import Phase, Unit, UnitSpec
+from ..core.model import Exit, Phase, Unit, UnitSpec
 from ..host import tree
 from ..host.clock import monotonic, wall
 from ..host.journal import Journal
@@ -55,6 +55,7 @@ from .restart import RestartAgents
 log = logging.getLogger("unitd.recovery")
 
 LEFT = "an earlier unitd has left its process, of which nothing is known: it is taken out of traffic and ended"
+ENDED = "its process ended while unitd was not there"
 _LIFE = ("start", "stop", "restart")  # verbs that say whether a unit is to be up
 _REGISTERS = ("start", "restart", "undrain")  # verbs that have ended when the registry has confirmed the unit
 _AT_ONCE = ("signal", "warm", "weight")  # verbs that nobody can say of afterwards whether they were carried out
@@ -102,7 +103,7 @@ class Recovery:
     def add_units(self, specs: Mapping[str, UnitSpec], attempts: Mapping[str, int], *, registry_forgot: bool) -> None:
         """Make all units. `registry_forgot`: the registry has ended with the earlier daemon, and its entries too."""
         records, trees = read_records(self._journal), _living_trees(self._journal)
-        entries = self._entries()
+        entries = {} if registry_forgot else self._entries()
         for name, spec in specs.items():
             record = records.get(name)
             bound = record is not None and (record.unit.live or record.unit.published)
@@ -120,11 +121,10 @@ class Recovery:
             if name not in self._resumed:
                 self._take_over(name, found, published=name in entries)
         self._forget_what_is_over(trees, entries)
-        if not registry_forgot:
-            for name, (entry, ttl_seconds) in entries.items():
-                self._recorder.adopted(name, process=False, entry=True)
-                self._registries.adopt(name, entry, ttl_seconds)
-                self._restart_agents.adopt(name)
+        for name, (entry, ttl_seconds) in entries.items():
+            self._recorder.adopted(name, process=False, entry=True)
+            self._registries.adopt(name, entry, ttl_seconds)
+            self._restart_agents.adopt(name)
 
     def _entries(self) -> dict[str, tuple[Entry, float]]:
         found = {}
@@ -159,6 +159,8 @@ class Recovery:
         leader = found.leader if found is not None else None
         if unit.live and (spawned or unit.phase is not Phase.STARTING):
             known = unit.last_exit if unit.pid is None and unit.phase is not Phase.STARTING else None
+            if leader is None and known is None:
+                known = Exit(ENDED, wall=wall())
             others = found.others if found is not None else ()
             self._processes.adopt(spec, unit.attempt, leader, others, known)
             if unit.phase is Phase.STARTING and unit.pid is None and leader is not None:
@@ -271,7 +273,7 @@ class Recovery:
         runner = self._runners.by_name[name]
         unit = Unit(
             phase=Phase.BACKOFF if up else Phase.EXPIRING, wanted=up, attempt=runner.unit.attempt, withdrawal=1,
-            published=True, drained=runner.unit.drained, reason="its process ended while unitd was not there",
+            published=True, drained=runner.unit.drained, reason=ENDED,
         )  # fmt: skip
         self._runners.adopt(name, unit, wall())
         self._restart_agents.take_out(runner.spec, unit.attempt, unit.withdrawal)

@@ -13,7 +13,7 @@ from registry_client.model import Entry
 from supervisor.agents.record import Recorder
 from supervisor.agents.recovery import Recovery
 from supervisor.core.events import Action
-from supervisor.core.model import UnitSpec
+from supervisor.core.model import Exit, UnitSpec
 from supervisor.host import tree
 from supervisor.host.journal import Journal, ProcessRecord
 from tests.supervisor.agents.fleet import FakeProcesses, Fleet
@@ -49,7 +49,9 @@ class Adopting(FakeProcesses):
         super().__init__()
         self.adopted = dict[str, tuple[int, int | None, tuple[int, ...]]]()
 
-    def adopt(self, spec: UnitSpec, attempt: int, leader: int | None, others: Sequence[int]) -> None:
+    def adopt(
+        self, spec: UnitSpec, attempt: int, leader: int | None, others: Sequence[int], known: Exit | None = None
+    ) -> None:
         self.adopted[spec.name] = attempt, leader, tuple(others)
 
 

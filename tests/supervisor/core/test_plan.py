@@ -45,7 +45,7 @@ OTHER: dict[str, Any] = {
     "restart.backoff_initial": 0.5, "restart.backoff_factor": 3.0, "restart.backoff_max": 5.0,
     "restart.backoff_jitter": 0.0, "restart.stable_seconds": 1.0, "restart.removal": Removal.DEREGISTER,
     "restart.settle_seconds": 1.0, "logs.stdout": "/a", "logs.stderr": "/b", "logs.redirect_stderr": True,
-    "logs.max_bytes": 1, "logs.backups": 1, "logs.format": LogFormat.JSON, "limits.rlimits": (("NOFILE", 1, 1),),
+    "logs.max_bytes": 1, "logs.backups": 1, "logs.format": LogFormat.JSON, "logs.pipe_bytes": 1, "limits.rlimits": (("NOFILE", 1, 1),),
     "limits.memory_max": 1, "limits.pids_max": 1, "limits.nice": 1, "limits.oom_score_adj": 1,
     "service.own_port": False, "drain": None, "drain.notify": Hook(signal=10), "drain.resume": Hook(signal=12),
     "drain.in_flight": InFlight.NONE, "drain.in_flight_call": HttpCall("GET", "/"), "drain.timeout": 1.0,

@@ -343,12 +343,14 @@ def test_every_step_is_recorded_before_its_actions_and_told_after_them() -> None
         runners = Runners(
             dict.fromkeys(KINDS, lambda runner, action: order.append(type(action).__name__)),
             TokenBucket.full(600, 100, monotonic()),
-            lambda runner, before, event: order.append(f"record {before.phase.value} to {runner.unit.phase.value}"),
+            lambda runner, before, event, actions: order.append(
+                f"record {before.phase.value} to {runner.unit.phase.value} with {len(actions)}"
+            ),
         )
         runners.observe(lambda runner, before, event: order.append("observe"))
         runners.add(WEB, 0)
         runners.post("web", StartRequested())
-        assert order == ["record stopped to starting", "Spawn", "observe"]
+        assert order == ["record stopped to starting with 2", "Spawn", "observe"]
         runners.post("web", TimerFired(99))
         assert len(order) == 3
         runners.remove("web")
