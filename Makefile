@@ -7,7 +7,12 @@ BIN := .venv/bin
 TEST_PROCESSES ?= 5
 TEST_SECONDS ?= 60
 
-.PHONY: setup run test check diagram clean
+# Where `make install` puts things (DESTDIR is put before all of it), and with which Python it is to run there.
+PREFIX ?= /opt/unitd
+BASE ?= /usr/local
+SYSTEM_PYTHON ?= $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -v $(PYTHON))
+
+.PHONY: setup run test check diagram deb install uninstall clean
 
 # The virtual environment, with unitd and unitctl in it. Made again when the dependencies change.
 setup: .venv/.installed
@@ -42,5 +47,18 @@ diagram: .venv/.installed-for-tests
 	$(BIN)/python docs/unit_states.py
 	PYTHONPATH=. $(BIN)/python docs/center_http_api.py
 
+# A Debian package for this very release of Debian: dist/unitd_VERSION_ARCHITECTURE.deb
+deb:
+	packaging/build-deb $(SYSTEM_PYTHON)
+
+# The same without the package manager; configuration that is there is kept, and `make uninstall` keeps it too.
+install:
+	rm -rf build/install
+	packaging/stage build/install $(PREFIX) $(BASE) $(BASE)/lib/systemd/system $(SYSTEM_PYTHON)
+	packaging/install build/install "$(DESTDIR)" $(PREFIX)
+
+uninstall:
+	packaging/uninstall "$(DESTDIR)" $(PREFIX)
+
 clean:
-	rm -rf .venv run bench/.cache
+	rm -rf .venv run build dist bench/.cache

@@ -42,6 +42,7 @@ COMMANDS = {  # command: its module; in the order of the help
     "audit": "audit",
     "new-token": "tokens",
     "doctor": "doctor",
+    "upgrade-check": "upgrade",
     "shutdown": "shutdown",
     "fleet": "fleet",
     "completion": "completion",
