@@ -17,6 +17,7 @@ from .agents.drain import Drains
 from .agents.entry import node_address, node_entry
 from .agents.heal import Healer
 from .agents.health import Health
+from .agents.hearing import Hearing
 from .agents.heartbeat import Heartbeats
 from .agents.history import History
 from .agents.ledger import Ledger
@@ -40,14 +41,12 @@ from .core.lifecycle import state_word
 from .core.measures import Measures
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
-from .errors import SpawnError
 from .host import http_client
-from .host.cgroup import UnitGroup, find_base, make_home, remove_old_homes
+from .host.cgroup import UnitGroup, open_home, remove_old_homes
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
 from .host.connect import OWN_ENDS
 from .host.journal import Journal
-from .host.notify_sockets import NotifySockets, wants_socket
 from .host.output import OutputPump
 from .host.pipes import Pipes
 from .host.port_owner import PortOwners
@@ -56,6 +55,7 @@ from .host.prober import Prober
 from .host.process import Processes
 from .host.runner import Runner, Runners
 from .host.setup import raise_open_files, units_environment
+from .host.spool import open_spool
 from .host.traffic import Sockets
 from .host.vouch import Voucher
 from .plugin_registry import probe_kind
@@ -65,6 +65,7 @@ log = logging.getLogger("unitd")
 
 BUDGET_BURST = 100  # automatic restarts at once, before the host's budget per minute counts
 FLUSH_SECONDS = 5.0
+REGISTER_AGAIN_SECONDS = 2.0  # of units that go on; a registry in this process answers at once
 NODE = "unitd"  # the daemon's own name among the heartbeat agents' and the journal's; no unit can be called so
 _AWAY = (Phase.EXPIRING, Phase.SETTLING, Phase.DRAINING)
 
@@ -76,19 +77,20 @@ class Parts:
         """Raises ConfigError and OSError. Needs a running loop."""
         self.spec = spec
         nofile, environment = raise_open_files(), units_environment()
-        self.journal = Journal(spec.state_dir)
+        self.journal = Journal(spec.state_dir, path)
         self.attempts = self.journal.attempts()
         state_id, life = self.journal.state_id(), self.journal.next_life()
         self.history, self.measures = History(life), Measures()
         self._doctor: Any = None
         self._clocks_apart = wall() - monotonic()
-        self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
+        self.spool = open_spool(f"{spec.socket}.{state_id}.spool")
+        self.pump = OutputPump(report=logging.getLogger("unitd.output").warning, spool=self.spool)
         self.pipes = Pipes(self.pump, f"{spec.state_dir}/pipes")
-        self.cgroups = self._make_cgroups()
+        self.cgroups = open_home(spec.cgroup)
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
         self.runners = Runners(self._performers(), budget, self.recorder.step, self._awaited)
-        self._notify: NotifySockets | None = None  # until a unit wants one
+        self.hearing = Hearing(f"{spec.socket}.notify", self._on_word)
         self.processes = Processes(
             self.runners.post,
             self.pipes,
@@ -96,7 +98,7 @@ class Parts:
             environment=environment,
             nofile=nofile,
             before_spawn=self.journal.record_attempts,
-            notify=self._offer_socket,
+            notify=self.hearing.offer,
             state_id=state_id,
         )
         self.commands = Commands(self.processes.left_alone, environment=environment, nofile=nofile, state_id=state_id)
@@ -105,12 +107,6 @@ class Parts:
         self._build_traffic()
         self._build_orders(state_id)
         self.node = Node(spec.node, state_id, life, self.orders, self.operations)
-
-    def _make_cgroups(self) -> Any:
-        base = find_base(self.spec.cgroup)
-        words = f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2"
-        log.info("units get %s", words)
-        return make_home(base) if base else None
 
     def _build_health(self) -> None:
         self.sockets = Sockets()
@@ -221,11 +217,20 @@ class Parts:
         self.registries.inspect(self.spec.registry_ttl_seconds)
         living = {(name, runner.unit.attempt) for name, runner in self.runners.by_name.items() if runner.unit.live}
         self.pipes.sweep(living)
+        specs = {name: runner.spec for name, runner in self.runners.by_name.items()}
+        self.pipes.settle(specs)
         recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
+        self.pipes.finish(specs)
         self.applier.catch_up(units)
         self.maintenances.watch()
         if recovery.adopted:
             log.info("%d units go on with the processes that they had", recovery.adopted)
+
+    async def registered_again(self) -> None:
+        """Wait until the registry that ended with the earlier daemon holds again what goes on serving."""
+        if self.registry is not None:
+            kept = [name for name, runner in self.runners.by_name.items() if is_published(runner.unit)]
+            await self.registries.until_confirmed(kept, REGISTER_AGAIN_SECONDS)
 
     def register_node(self) -> None:
         """Let others find this daemon, if they can reach it, or it them."""
@@ -245,7 +250,7 @@ class Parts:
                 self.registries,
                 self.runners,
                 cgroups=self.cgroups,
-                notify_sockets=lambda: self._notify.paths if self._notify is not None else frozenset(),
+                notify_sockets=lambda: self.hearing.paths,
                 sockets=self.sockets,
                 clocks_apart=self._clocks_apart,
             )
@@ -325,33 +330,14 @@ class Parts:
         pid = self.processes.living(name)
         if pid is None or unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             return
-        said = self._hear_again(spec, unit)
+        said = self.hearing.offer_again(spec, unit)
         target = self._tools.target(spec, unit.attempt, pid, said)
         age = max(0.0, monotonic() - runner.started_at)
         self.health.resume(spec, target, age, unit.ready_at, unit.healthy)
         if unit.told:
             self.health.told_to_refuse(name)
 
-    def _hear_again(self, spec: UnitSpec, unit: Unit) -> Any:
-        """What it has said over its notify socket, as far as that is known; the socket has the same path again."""
-        try:
-            self._offer_socket(spec, unit.attempt)
-        except (OSError, SpawnError) as error:
-            log.warning("%s: cannot hear what it says: %s", spec.name, error)
-        said = self._notify.state(spec.name) if self._notify is not None else None
-        if said is not None and unit.ready_at is not None:
-            said.ready, said.watchdog_at = True, monotonic()
-        return said
-
-    def _offer_socket(self, spec: UnitSpec, attempt: int) -> str | None:
-        """The path of the attempt's notify socket. Raises OSError."""
-        if not wants_socket(spec):
-            return None
-        if self._notify is None:
-            self._notify = NotifySockets(f"{self.spec.socket}.notify", self._on_notify)
-        return self._notify.offer(spec, attempt)
-
-    def _on_notify(self, unit: str, attempt: int) -> None:
+    def _on_word(self, unit: str) -> None:
         self.health.poke(unit)
 
     def _on_maintenance_over(self, name: str) -> None:
@@ -375,8 +361,7 @@ class Parts:
         """The agents that belong to an attempt, or to a phase of it, begin and end with it."""
         name, unit = runner.spec.name, runner.unit
         if isinstance(event, events.Spawned) and unit.phase is Phase.STARTING:
-            said = self._notify.state(name) if self._notify is not None else None
-            target = self._tools.target(runner.spec, event.attempt, event.pid, said)
+            target = self._tools.target(runner.spec, event.attempt, event.pid, self.hearing.said(name))
             self.health.watch(runner.spec, target)
         if unit.told and not before.told:
             self.health.told_to_refuse(name)
@@ -388,16 +373,19 @@ class Parts:
             self.drains.call_off(name)
         if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             self.health.forget(name, wanted=unit.wanted and unit.phase is not Phase.FATAL)
-        if not unit.live and self._notify is not None:
-            self._notify.close(name)
+        if not unit.live:
+            self.hearing.close(name)
 
     # Ending.
 
-    async def close(self, close_api: Callable[[], Any]) -> None:
-        """The registry's and the units' ends come first: whoever reads entries over HTTP must see them go."""
+    async def close(self, close_api: Callable[[], Any], *, leave: bool = False) -> None:
+        """The registry's and the units' ends come first: whoever reads entries over HTTP must see them go.
+
+        `leave`: units live on, and nothing is taken out of the registry.
+        """
         self.healer.close()
         self.maintenances.close()
-        if self.registries.entry(NODE) is not None:
+        if not leave and self.registries.entry(NODE) is not None:
             await self.registries.withdraw(NODE, deregister=True)
         await self.health.close()
         await self.prewarms.close()
@@ -407,15 +395,17 @@ class Parts:
         await close_api()
         self.warmups.close()
         self.commands.close()
-        if self._notify is not None:
-            self._notify.close_all()
+        self.hearing.close_all()
         self.processes.close()
         self.sockets.close()
         if self.cgroups is not None:
             UnitGroup(str(self.cgroups)).remove()
             remove_old_homes(self.cgroups.parent)
-        await asyncio.to_thread(self.pump.close, FLUSH_SECONDS)
+        await asyncio.to_thread(self.pump.close, FLUSH_SECONDS, leave=leave)
         self.ledger.save()
+        if not leave and not any(runner.unit.live for runner in self.runners.by_name.values()):
+            self.recorder.forget_all()
+            self.spool.remove()
         self.journal.close()
 
 

@@ -23,8 +23,9 @@ Runs the units of this host in the foreground until it is stopped.
       --version      print the version
   -h, --help         print this
 
-Signals: TERM and INT stop all units in order, a second INT kills them; HUP applies the configuration's changes;
-USR2 opens the logs of units again; USR1 logs the state of every unit; QUIT ends unitd at once and leaves units running.
+Signals: INT stops all units in order, a second INT kills them; TERM stops them too, or leaves them running, as sigterm
+in the configuration says; HUP applies the configuration's changes; USR2 opens the logs of units again; USR1 logs the
+state of every unit; QUIT ends unitd at once and leaves units running.
 """
 PROGRAM = "unitd"
 DEFAULT_CONFIG = "/etc/unitd/unitd.toml"

@@ -64,6 +64,7 @@ class Daemon:
         self._path, self._config = path, config
         self._stopping = False
         self._hurried = False  # entries are left to their ttl
+        self._leaving = False  # and units, to the next daemon
         self._is_up = False
         self._watcher: Any = None
         self._center: Any = None
@@ -77,10 +78,13 @@ class Daemon:
         self._audit = open_audit(self._config.daemon.audit_log, self._parts.journal)
         control = self._make_control()
         server = HttpServer(control.handle, max_body_bytes=MAX_BODY_BYTES, authorize=control.admit)
+        server.hold()  # nobody may read a registry that the units which go on are not in yet
         try:
             await self._listen(server)
             self._handle_signals()
             self._parts.start_units(self._config.units)
+            await self._parts.registered_again()
+            server.begin()
             self._watch_files()
             self._ask_center(control)
             tell_manager("READY=1")
@@ -91,7 +95,7 @@ class Daemon:
                 self._watcher.close()
             if self._center is not None:
                 await self._center.close()
-            await self._parts.close(lambda: server.close(CLOSE_GRACE_SECONDS))
+            await self._parts.close(lambda: server.close(CLOSE_GRACE_SECONDS), leave=self._leaving)
 
     def _make_control(self) -> Control:
         parts, spec = self._parts, self._config.daemon
@@ -143,7 +147,7 @@ class Daemon:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self.shut_down, "SIGTERM")
+        loop.add_signal_handler(signal.SIGTERM, self._terminated)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGQUIT, self._quit)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -244,6 +248,21 @@ class Daemon:
         command = Command(reason=reason, issued_by="unitd", parameters={"force": True})
         self._parts.orders.stop(names, command, remember=False)
         self._end_if_all_down()
+
+    def _terminated(self) -> None:
+        if self._config.daemon.sigterm == "leave":
+            self.leave("SIGTERM")
+        else:
+            self.shut_down("SIGTERM")
+
+    def leave(self, reason: str) -> None:
+        """End, and let the units go on: the next daemon takes them over. A shutdown that has begun goes on."""
+        if self._stopping:
+            return
+        log.info("ending: %s; units go on without unitd", reason)
+        tell_manager("STOPPING=1")
+        self._stopping = self._leaving = True
+        self._finished.set()
 
     def _interrupted(self) -> None:
         if not self._stopping:

@@ -100,6 +100,10 @@ class Recorder:
         self._specs.pop(unit, None)
         self._dues.pop(unit, None)
 
+    def forget_all(self) -> None:
+        """All units are down, in order: a later start begins afresh."""
+        self._journal.forget_facts(UNIT, SPEC)
+
 
 def read_records(journal: Journal) -> dict[str, Record]:
     """What is on record of units, of this boot; of what cannot be read, by this version, there is nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from registry_client import lease as leases
@@ -24,6 +24,7 @@ from .heartbeat import Heartbeats
 log = logging.getLogger("unitd.registry")
 
 INSPECT_RETRY_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 
 _WORST_FIRST = (LeaseState.LOST, LeaseState.SUSPENDED, LeaseState.ABSENT, LeaseState.HELD)
 
@@ -80,6 +81,12 @@ class Registries:
         self._before_register(unit, entry, max(registry.ttl(ttl_seconds) for registry in self.all))
         for registry in self.all:
             registry.heartbeats.publish(unit, entry, registry.ttl(ttl_seconds))
+
+    async def until_confirmed(self, units: Iterable[str], seconds: float) -> None:
+        """Wait until every registry has confirmed the entries that were published of these, or the time is over."""
+        until = monotonic() + seconds
+        while monotonic() < until and not self._missing.keys().isdisjoint(units):  # noqa: ASYNC110  # once in a life
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def adopt(self, unit: str, entry: Entry, ttl_seconds: float) -> None:
         """An entry that an earlier daemon may have left: not renewed, to be withdrawn."""

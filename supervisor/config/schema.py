@@ -52,6 +52,9 @@ DAEMON = {
     "restarts_per_minute": Key("integer", "600", values.integer(1, 1_000_000), "restarts_per_minute"),
     "mass_failure_percent": Key("integer", "50", values.integer(1, 100), "mass_failure_percent"),
     "audit_log": Key("path", "(audit.jsonl in state_dir)", values.any_text, "audit_log"),
+    "sigterm": Key(
+        '"stop" or "leave"', '"stop"', values.choice({word: word for word in ("stop", "leave")}), "sigterm"
+    ),
     "log_level": Key(
         " or ".join(f'"{level}"' for level in _LEVELS),
         '"info"',

@@ -280,6 +280,7 @@ class DaemonSpec:
     restarts_per_minute: int = 600  # host-wide budget of automatic restarts
     mass_failure_percent: int = 50  # of the registered units; probes may not take more than that out of traffic
     log_level: str = "info"
+    sigterm: str = "stop"  # stop: units are stopped in order; leave: they go on, and the next daemon takes them over
     audit_log: str | None = "/var/lib/unitd/audit.jsonl"  # where commands are written down; None: nowhere
     http: HttpSpec | None = None  # None: the unix socket is all
     registries: tuple[RegistrySpec, ...] = (

@@ -6,6 +6,7 @@ Without a delegated folder there are no cgroups here, and `process.py` works wit
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import threading
@@ -15,6 +16,8 @@ from queue import SimpleQueue
 
 from ..core.model import Limits
 from .tree import descendants
+
+log = logging.getLogger("unitd")
 
 
 def find_base(setting: str) -> Path | None:
@@ -69,6 +72,14 @@ def _delegated(folder: Path) -> bool:
         except OSError:
             continue
     return folder.stat().st_uid != 0
+
+
+def open_home(setting: str) -> Path | None:
+    """The daemon's folder below the one that `find_base` finds, and a word in the log. Raises OSError."""
+    base = find_base(setting)
+    words = f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2"
+    log.info("units get %s", words)
+    return make_home(base) if base else None
 
 
 def make_home(base: Path) -> Path:

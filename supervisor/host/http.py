@@ -45,7 +45,7 @@ class HttpServer:
         max_connections: int = MAX_CONNECTIONS,  # over unix sockets, and as many over TCP
     ) -> None:
         self.max_body_bytes = max_body_bytes
-        self.closing = False
+        self.closing = self._held = False
         self._handler, self._authorize, self._max_connections = handler, authorize, max_connections
         self._listeners: list[Listener] = []
         self._connections: set[Connection] = set()
@@ -56,13 +56,25 @@ class HttpServer:
         """Where it listens: paths and (host, port)."""
         return [listener.address for listener in self._listeners]
 
+    def hold(self) -> None:
+        """Let whoever connects from now on wait, in the kernel's backlog, until `begin`."""
+        self._held = True
+
+    def begin(self) -> None:
+        """Answer what was held."""
+        self._held = False
+        for listener in self._listeners:
+            listener.begin()
+
     async def listen_unix(self, path: str, *, mode: int = 0o660, gid: int | None = None) -> None:
         """Listen on a unix socket; its folder must exist. Raises OSError, EADDRINUSE when somebody answers there."""
-        self._listeners.append(Listener(bind_unix(path, mode=mode, gid=gid), self._accepted))
+        listening = bind_unix(path, mode=mode, gid=gid)
+        self._listeners.append(Listener(listening, self._accepted, accepts=not self._held))
 
     async def listen_tcp(self, host: str, port: int, encrypt: Encrypt | None = None) -> None:
         """Listen on a TCP port; 0 takes a free one. `encrypt` puts TLS before each connection. Raises OSError."""
-        self._listeners.append(Listener(bind_tcp(host, port), partial(self._accepted, encrypt=encrypt)))
+        accepted = partial(self._accepted, encrypt=encrypt)
+        self._listeners.append(Listener(bind_tcp(host, port), accepted, accepts=not self._held))
 
     async def close(self, grace_seconds: float) -> None:
         """Stop listening, end streams, give running requests `grace_seconds`, then cancel them."""

@@ -6,7 +6,6 @@ never stops a unit from running: what cannot be written (a full disk) is logged,
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from ..core.model import JOURNAL_VERSION
 from ..errors import ConfigError
+from .lock import claim_name, lock_folder
 
 log = logging.getLogger("unitd.journal")
 
@@ -66,11 +66,15 @@ class EntryRecord:
 class Journal:
     """One file, one writer: a second daemon on the same folder is refused."""
 
-    def __init__(self, state_dir: str) -> None:
-        """Open or create it. Raises ConfigError when the folder cannot be used or another daemon uses it."""
+    def __init__(self, state_dir: str, config: str = "") -> None:
+        """Open or create it. Raises ConfigError when the folder cannot be used or another daemon uses it.
+
+        `config` is the path of the configuration, for a daemon that is refused.
+        """
         path = self._path = os.path.join(state_dir, "journal.sqlite")
-        self._lock = _lock(state_dir)
+        self._lock = lock_folder(state_dir, config)
         try:
+            _keep_private(path)
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             # A power cut may lose the last records, a killed daemon none: then the processes are gone as well.
@@ -80,20 +84,24 @@ class Journal:
             if version < VERSION:  # else nothing is written: there may be no room on the disk
                 self._database.executescript(_SCHEMA)
                 self._database.execute(f"PRAGMA user_version={VERSION}")
-        except sqlite3.Error as error:
+            self._claim = claim_name(self.state_id(), state_dir)
+        except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
             raise self._unreadable(error) from error
+        except ConfigError:
+            os.close(self._lock)
+            raise
 
     def _check_version(self, path: str) -> int:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            os.close(self._lock)
             reason = f"cannot use {path}: a later version of unitd has written it; run that one, or move it away"
             raise ConfigError(reason, key="daemon.state_dir")
         return int(version)
 
-    def _unreadable(self, error: sqlite3.Error) -> ConfigError:
-        reason = f"cannot read {self._path}: {error}; move it away to start with an empty one"
+    def _unreadable(self, error: sqlite3.Error | OSError) -> ConfigError:
+        why = error.strerror if isinstance(error, OSError) else error
+        reason = f"cannot read {self._path}: {why}; move it away to start with an empty one"
         return ConfigError(reason, key="daemon.state_dir")
 
     def _rows(self, query: str, values: Sequence[str] = ()) -> list[Any]:
@@ -200,6 +208,10 @@ class Journal:
         if durable:
             self._database.execute("PRAGMA synchronous=NORMAL")
 
+    def forget_facts(self, *kinds: str) -> None:
+        """Forget all facts of these kinds."""
+        self._write("DELETE FROM fact WHERE kind = ?", [(kind,) for kind in kinds])
+
     def state_id(self) -> str:
         """A random name of this folder, the same for every daemon that uses it: what its processes are known by."""
         known = self.facts("state").get("id")
@@ -234,21 +246,15 @@ class Journal:
     def close(self) -> None:
         """Write it out and let go of the folder."""
         self._database.close()
+        self._claim.close()
         os.close(self._lock)
 
 
-def _lock(state_dir: str) -> int:
-    """A descriptor that keeps other daemons out as long as it is open, even if we are killed."""
-    lock = -1
+def _keep_private(path: str) -> None:
+    """Only its owner may read it: it holds what units have in their environment. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        lock = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if lock >= 0:
-            os.close(lock)
-        reason = f"cannot use {state_dir}: {error.strerror}"
-        if isinstance(error, BlockingIOError):
-            reason = f"another unitd runs on {state_dir}; stop it, or give this one another state_dir"
-        raise ConfigError(reason, key="daemon.state_dir") from error
-    return lock
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)  # SQLite gives the files beside it the same mode
+    finally:
+        os.close(descriptor)

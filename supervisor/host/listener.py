@@ -119,14 +119,22 @@ class Listener:
 
     __slots__ = ("_accepted", "_identity", "_listening", "_loop", "_path", "_retry")
 
-    def __init__(self, listening: socket.socket, accepted: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, listening: socket.socket, accepted: Callable[[socket.socket], None], *, accepts: bool = True
+    ) -> None:
+        """With `accepts` at once, else from `begin` on."""
         self._listening, self._accepted = listening, accepted
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self._path = listening.getsockname() if listening.family == socket.AF_UNIX else None
         self._identity = _identity(self._path)
         listening.setblocking(False)
-        self._loop.add_reader(listening, self._accept)
+        if accepts:
+            self.begin()
+
+    def begin(self) -> None:
+        """Accept from now on; who has connected before waits in the backlog."""
+        self._loop.add_reader(self._listening, self._accept)
 
     @property
     def address(self) -> str | tuple[str, int]:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from .spool import Turn
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 FILE_MODE = 0o640
@@ -47,6 +49,7 @@ class Target:
         "max_bytes",
         "path",
         "regular",
+        "turn",
     )
 
     def __init__(self, path: str, max_bytes: int, backups: int) -> None:
@@ -57,6 +60,7 @@ class Target:
         self._size = self._taken = 0
         self._checked = 0.0
         self._socket: socket.socket | None = None
+        self.turn: Turn | None = None  # what a later daemon is to know of the next write
 
     def write(self, parts: Sequence[Buffer]) -> int:
         """Write the joined `parts`, which hold whole lines; how many bytes were taken.
@@ -131,6 +135,8 @@ class Target:
         total = sum(map(len, parts))
         data: Buffer = b""
         done = 0
+        if self.turn is not None and self.regular:
+            self.turn.note(self.fd)
         if len(parts) <= MAX_PARTS and self._socket is None:
             done = os.writev(self.fd, parts)
         if done < total:
@@ -170,6 +176,8 @@ class Target:
             end = self._fitting(data, begin)
             if end > begin:
                 self._put([view[begin:end]])
+                if self.turn is not None:
+                    self.turn.lines += data.count(b"\n", begin, end)
                 begin = end
             else:
                 self._rotate()

@@ -15,25 +15,22 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..core.model import LogFormat, LogSpec
 from .follow import Follower
-from .logfile import Buffer
+from .reads import FORMATTED_READ_BYTES, READ_BYTES, Reads, size_of
 from .sink import Drops, Item, Sink, Source, Stream
+from .spool import Left, Slot, Spool
 from .writers import Writers
 
 PIPE_BYTES = 64 * 1024  # what a pipe has when it is made; a read that fills it shows a unit that shouts
 BIG_PIPE_BYTES = 1024 * 1024
-READ_BYTES = 256 * 1024
-FORMATTED_READ_BYTES = 48 * 1024  # what becomes of it should stay below what malloc maps anew each time
-LINE_BYTES = 256 * 1024  # kept of an unfinished line; then it is written as a part
-CARRY_BYTES = 32 * 1024 * 1024  # kept of all unfinished lines; then parts are small
-SMALL_LINE_BYTES = 4 * 1024
 PATIENCE_SECONDS = 1.0  # how long a target may stand still before units are not held up any more
 CREEP_BYTES = 64 * 1024  # less in that time is standing still
 NAP_SECONDS = 0.005
+_NEWLINE = 10
 
 
 class OutputPump:
@@ -42,10 +39,13 @@ class OutputPump:
     `report` gets one sentence when a target fails and when it works again, from a thread of the pump.
     """
 
-    def __init__(self, report: Callable[[str], None] | None = None) -> None:
+    def __init__(self, report: Callable[[str], None] | None = None, spool: Spool | None = None) -> None:
+        """What has been read and not written is in `spool`, where a later daemon may find it; None: in memory."""
         self._lock = threading.Lock()
         self._tell = report
-        self._writers = Writers(self._lock, self._report)
+        self.spool = spool or Spool()
+        self._reads = Reads(self.spool)
+        self._writers = Writers(self._lock, self._report, self.spool)
         self._writers.resume, self._writers.wait = self._resume, self._await_room
         self._writers.alarm = self._wake
         self._streams: dict[int, Stream] = {}
@@ -55,12 +55,10 @@ class OutputPump:
         self._epoll: select.epoll | None = None
         self._thread: threading.Thread | None = None
         self._wakeup = -1
-        self._scratch = bytearray()
-        self._carried = 0
         self._turned, self._most = 0.0, 0  # when the last turn ended, the largest read of this one
         self._turn_seen, self._turn_at = 0, 0.0
         self._deadline: float | None = None
-        self._finishing = False
+        self._finishing = self._leaves = False
 
     def open(
         self,
@@ -73,20 +71,36 @@ class OutputPump:
         *,
         resumed: bool = False,
         fifo: str | None = None,
+        left: Sequence[Left] = (),
     ) -> Stream:
         """Read `fd`, a pipe's end that is ours from now on, to its end; None as `target` throws the bytes away.
 
         Streams with the same target share it and never tear each other's lines. No file is opened before a line
         comes. `resumed`: an earlier daemon read the beginning, so a log that ends in the midst of a line goes on there.
-        `fifo` is the name of the pipe, which goes with the end of the stream.
+        `fifo` is the path of the pipe, which goes with the end of the stream. `left` is what the earlier daemon had
+        read and not written. With -1 as `fd` that is all: the pipe has gone.
         """
-        os.set_blocking(fd, False)
         made = Stream(Source(unit, generation, stream, log.format, resumed), fd, target, log, fifo)
         with self._lock:
             epoll = self._start()
+        self._take_up(made, left)
+        if fd < 0:
+            self._give_up(made)
+            return made
+        os.set_blocking(fd, False)
+        with self._lock:
             self._streams[fd] = made
             epoll.register(fd, select.EPOLLIN)
         return made
+
+    def _take_up(self, stream: Stream, left: Sequence[Left]) -> None:
+        """Before anything is read of it: lines that are complete are written, and another one begins as it began."""
+        for item in left:
+            stream.seq = item.first
+            if item.slot.data[-1] != _NEWLINE and item is left[-1]:
+                self._reads.keep(stream, item.slot)
+            elif stream.path is not None:
+                self._admit(stream, stream.path, item.slot, item.wall)
 
     def end(self, stream: Stream) -> None:
         """Do not read the stream any more, as if it had ended: what it said so far is written."""
@@ -125,8 +139,12 @@ class OutputPump:
             self._writers.schedule(sink)
         return follower
 
-    def close(self, deadline_seconds: float) -> None:
-        """Write what the pipes and buffers hold, and stop. Blocks, for little longer than the deadline at most."""
+    def close(self, deadline_seconds: float, *, leave: bool = False) -> None:
+        """Write what the pipes and buffers hold, and stop. Blocks, for little longer than the deadline at most.
+
+        `leave`: a later daemon goes on, so lines that are not finished stay in the spool.
+        """
+        self._leaves = leave
         if self._epoll is None or self._thread is None:
             return
         until = time.monotonic() + deadline_seconds
@@ -175,7 +193,7 @@ class OutputPump:
         while not self._over():
             events = epoll.poll(self._timeout())
             if not events:
-                self._writers.pool.clear()  # nobody shouts any more
+                self.spool.shrink()  # nobody shouts any more
             for fd, _ in events:
                 try:
                     self._event(fd)
@@ -219,7 +237,7 @@ class OutputPump:
     def _timeout(self) -> float:
         """Seconds until something is due; -1: nothing is."""
         now = time.monotonic()
-        due = [now + PATIENCE_SECONDS] if self._pauses or self._writers.waiting or self._writers.pool else []
+        due = [now + PATIENCE_SECONDS] if self._pauses or self._writers.waiting or self.spool.is_large else []
         if self._writers.failing:
             with self._lock:
                 due += [sink.retry_at for sink in self._writers.failing]
@@ -271,11 +289,9 @@ class OutputPump:
 
     def _read(self, stream: Stream) -> int:
         """One read of a pipe; how many bytes it gave."""
-        if not self._scratch:
-            self._scratch = self._writers.pool.pop() if self._writers.pool else bytearray(READ_BYTES)
-        size = READ_BYTES if stream.log.format is LogFormat.RAW else FORMATTED_READ_BYTES
+        slot = None
         try:
-            got = os.readv(stream.fd, [memoryview(self._scratch)[:size]])
+            got, slot = self._reads.read(stream)
         except BlockingIOError:
             return 0
         except OSError:
@@ -286,39 +302,19 @@ class OutputPump:
             if stream.fifo is not None:
                 with suppress(OSError):
                     os.unlink(stream.fifo)
-        elif stream.path is not None:
-            self._cut(stream, stream.path, got)
-        if got >= min(size, PIPE_BYTES) and not stream.grown:
+        elif slot is not None and stream.path is not None:
+            self._admit(stream, stream.path, slot)
+        if got >= min(size_of(stream), PIPE_BYTES) and not stream.grown:
             stream.grown = True
             with suppress(OSError):  # /proc/sys/fs/pipe-user-pages-soft
                 fcntl.fcntl(stream.fd, fcntl.F_SETPIPE_SZ, BIG_PIPE_BYTES)
         return got
 
-    def _cut(self, stream: Stream, path: str, got: int) -> None:
-        """Pass on what was read up to its last newline, and keep the rest."""
-        scratch, view, head = self._scratch, memoryview(self._scratch), stream.carry
-        end = scratch.rfind(b"\n", 0, got) + 1
-        carried = len(head) if head else 0
-        if not end:
-            limit = LINE_BYTES if self._carried < CARRY_BYTES else SMALL_LINE_BYTES
-            if carried + got < limit:
-                stream.carry = head if head is not None else bytearray()
-                stream.carry += view[:got]
-                self._carried += got
-                return
-            end = got
-        stream.carry = bytearray(view[end:got]) if end < got else None
-        self._carried += got - end - carried
-        if end > READ_BYTES // 2:
-            self._scratch = bytearray()  # goes with the item and comes back through the pool
-            self._admit(stream, path, head or b"", view[:end], scratch)
-        else:
-            self._admit(stream, path, head or b"", bytes(view[:end]), None)
-
-    def _admit(self, stream: Stream, path: str, head: Buffer, body: Buffer, buffer: bytearray | None) -> None:
+    def _admit(self, stream: Stream, path: str, slot: Slot, wall: float | None = None) -> None:
         """Give lines to the target's sink, or count them as dropped."""
         writers = self._writers
-        item = Item(stream.source, time.time(), stream.seq, head, body, buffer)
+        item = Item(stream.source, wall or time.time(), stream.seq, slot)
+        self.spool.stamp(slot, item.wall, item.first)
         if stream.source.shape is LogFormat.JSON:
             stream.seq += item.lines()
         with self._lock:
@@ -381,7 +377,7 @@ class OutputPump:
             self._end(stream)
 
     def _end(self, stream: Stream) -> None:
-        fd, carry = stream.fd, stream.carry
+        fd = stream.fd
         if fd < 0:
             return
         with self._lock:
@@ -389,11 +385,15 @@ class OutputPump:
             if self._epoll is not None:
                 with suppress(OSError):  # it is held up
                     self._epoll.unregister(fd)
-            stream.fd, stream.carry = -1, None
+            stream.fd = -1
         os.close(fd)
-        if carry and stream.path is not None:
-            self._carried -= len(carry)
-            self._admit(stream, stream.path, b"", carry, None)
+        self._give_up(stream)
+
+    def _give_up(self, stream: Stream) -> None:
+        """Nothing more comes of it: what it has left without a newline is written, unless another daemon goes on."""
+        carry = None if self._leaves else self._reads.give_up(stream)
+        if carry is not None and stream.path is not None:
+            self._admit(stream, stream.path, carry)
         with self._lock:
             if stream.sink is not None:
                 stream.sink.users -= 1

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import stat
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from contextlib import suppress
+from functools import partial
 from urllib.parse import quote, unquote
 
-from ..core.model import UnitSpec
+from ..core.model import LogFormat, UnitSpec
 from ..errors import SpawnError
 from .identity import resolve
 from .output import OutputPump
+from .spool import Left
+from .spooled import Place, settle
+
+log = logging.getLogger("unitd.output")
 
 STREAMS = ("stdout", "stderr")
 
@@ -29,6 +35,7 @@ class Pipes:
     def __init__(self, pump: OutputPump, folder: str) -> None:
         """`folder` is made if need be. Raises OSError."""
         self._pump, self._folder = pump, folder
+        self._left: dict[str, list[Left]] = {}
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def open(self, spec: UnitSpec, attempt: int) -> tuple[int | None, int | None]:
@@ -44,21 +51,38 @@ class Pipes:
                 os.close(stdout)
             raise
 
+    def settle(self, specs: Mapping[str, UnitSpec]) -> None:
+        """See what an earlier daemon has read of pipes and not written to logs; `specs` by unit say where those are."""
+        self._left = settle(self._pump.spool, partial(_place, specs))
+
+    def finish(self, specs: Mapping[str, UnitSpec]) -> None:
+        """Write what is left of attempts that have ended."""
+        for name, left in self._left.items():
+            unit, attempt, stream = _parts(name)
+            place = _place(specs, name)
+            if place is None:
+                log.warning("%s: what it said last is lost: it has no log any more", unit or name)
+                continue
+            logs = specs[unit].logs
+            self._pump.open(unit, attempt, stream, -1, place.path, logs, resumed=True, left=left)
+        self._left = {}
+
     def resume(self, spec: UnitSpec, attempt: int) -> None:
         """Read on what an attempt says that an earlier daemon has started."""
         for stream, target in zip(STREAMS, (spec.logs.stdout, spec.logs.stderr), strict=True):
             path = self._path(spec.name, attempt, stream)
             with suppress(FileNotFoundError):
                 reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                self._pump.open(spec.name, attempt, stream, reading, target, spec.logs, resumed=True, fifo=path)
+                left = self._left.pop(f"{spec.name}@{attempt}.{stream}", ())
+                self._pump.open(
+                    spec.name, attempt, stream, reading, target, spec.logs, resumed=True, fifo=path, left=left
+                )
 
     def sweep(self, kept: Container[tuple[str, int]]) -> None:
         """Remove what attempts have left that nothing lives of; `kept` are unit and attempt of the others."""
         for name in os.listdir(self._folder):
-            unit, _, rest = name.rpartition("@")
-            attempt, _, stream = rest.partition(".")
-            known = attempt.isdecimal() and stream in STREAMS
-            if not known or (unquote(unit), int(attempt)) not in kept:
+            unit, attempt, stream = _parts(unquote(name))
+            if not stream or (unit, attempt) not in kept:
                 path = f"{self._folder}/{name}"
                 if stat.S_ISFIFO(os.lstat(path).st_mode):
                     os.unlink(path)
@@ -86,6 +110,24 @@ class Pipes:
             raise
         self._pump.open(spec.name, attempt, stream, reading, target, spec.logs, fifo=path)
         return writing
+
+
+def _parts(name: str) -> tuple[str, int, str]:
+    """Unit, attempt and stream by the name of a stream; the last is empty if that is no such name."""
+    unit, _, rest = name.rpartition("@")
+    attempt, _, stream = rest.partition(".")
+    known = attempt.isdecimal() and stream in STREAMS
+    return (unit, int(attempt), stream) if known else (unit, 0, "")
+
+
+def _place(specs: Mapping[str, UnitSpec], name: str) -> Place | None:
+    """The log of a stream, if it has one."""
+    unit, _, stream = _parts(name)
+    if unit not in specs or not stream:
+        return None
+    logs = specs[unit].logs
+    path = logs.stdout if stream == "stdout" else logs.stderr
+    return None if path is None else Place(path, logs.format is LogFormat.RAW)
 
 
 def _make(path: str, spec: UnitSpec) -> None:

@@ -14,6 +14,7 @@ from ..core.model import LogFormat, LogSpec
 from . import lines
 from .follow import Follower
 from .logfile import Buffer, Target, ends_within_line
+from .spool import Slot
 
 SINK_BYTES = 2 * 1024 * 1024  # held for a file that works; with more, what is written has left the cache
 BAD_SINK_BYTES = 256 * 1024  # for one that fails, and for FIFOs and terminals
@@ -44,29 +45,26 @@ class Source(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One chunk: what was left of the reads before, and what the last one added."""
+    """One chunk of whole lines, or a part of a long one."""
 
     source: Source
     wall: float
     first: int  # number of its first line
-    head: Buffer  # without a newline
-    body: Buffer
-    buffer: bytearray | None = None  # what `body` is the beginning of, to be used again
+    slot: Slot
 
     @property
     def size(self) -> int:
         """Bytes as they came from the pipe."""
-        return len(self.head) + len(self.body)
+        return self.slot.size
 
     @property
     def finished(self) -> bool:
         """It ends where a line ends."""
-        return not len(self.body) or self.body[-1] == 10
+        return self.slot.data[-1] == 10
 
     def lines(self) -> int:
         """How many it holds; an unfinished last one counts."""
-        whole = self.buffer if self.buffer is not None else bytes(self.body)
-        return whole.count(b"\n", 0, len(self.body)) + (0 if self.size and self.finished and self.body else 1)
+        return lines.count(bytes(self.slot.data))
 
 
 class Stream:
@@ -76,19 +74,24 @@ class Stream:
 
     def __init__(self, source: Source, fd: int, path: str | None, log: LogSpec, fifo: str | None = None) -> None:
         self.source, self.fd, self.path, self.log = source, fd, path, log
-        self.fifo = fifo  # the pipe's name, if it has one
+        self.fifo = fifo  # the pipe's path, if it has one
         self.sink: Sink | None = None  # with the first line
-        self.carry: bytearray | None = None  # the line that is not finished
+        self.carry: Slot | None = None  # the line that is not finished
         self.seq = 1  # of the next line, for JSON; dropped lines count
         self.grown = False  # asked for a larger pipe
+
+    @property
+    def name(self) -> str:
+        """The same in every daemon."""
+        return f"{self.source.unit}@{self.source.generation}.{self.source.stream}"
 
 
 class Sink:
     """One target's queue."""
 
     __slots__ = (
-        "blocked", "busy", "delay", "followers", "gap", "held", "joining", "paused", "queue", "reason", "reopen",
-        "rest", "retry_at", "scheduled", "source", "stalled", "taken", "target", "unfinished", "users",
+        "ahead", "blocked", "busy", "delay", "followers", "gap", "held", "joining", "paused", "queue", "reason",
+        "reopen", "rest", "retry_at", "scheduled", "source", "stalled", "taken", "target", "unfinished", "users",
     )  # fmt: skip
 
     def __init__(self, path: str, log: LogSpec) -> None:
@@ -97,6 +100,7 @@ class Sink:
         self.rest: Buffer = b""  # formatted, goes first; the serving writer's
         self.source: Source | None = None  # whose line was written last; the serving writer's
         self.unfinished = False  # and it has no newline yet; the serving writer's
+        self.ahead = 0  # newlines before the items of this turn; the serving writer's
         self.held = 0  # bytes in `queue`, in `rest` and being written
         self.taken = 0  # bytes written, ever
         self.users = 0  # streams not at their end
@@ -139,17 +143,19 @@ class Sink:
     def render(self, items: list[Item]) -> list[Buffer]:
         """What is to be written: the rest, then the items, each from the beginning of a line or of its own."""
         parts: list[Buffer] = [self.rest] if self.rest else []
+        self.ahead = bytes(self.rest).count(b"\n")
         for item in items:
             source = item.source
             if self.source is None:
                 self.unfinished = not source.resumed and ends_within_line(self.target.path)
             if self.unfinished and source is not self.source:
                 parts.append(b"\n")
+                self.ahead += item is items[0]
             if source.shape is LogFormat.RAW:
-                parts.extend(part for part in (item.head, item.body) if len(part))
+                parts.append(item.slot.data)
                 self.unfinished = not item.finished
             else:
-                data = b"".join((item.head, item.body)) if item.head or type(item.body) is not bytes else item.body
+                data = bytes(item.slot.data)
                 shape, unit, generation, name = source.shape, source.unit, source.generation, source.stream
                 parts.extend(lines.render(shape, unit, generation, name, data, item.wall, item.first))
                 self.unfinished = False

@@ -19,9 +19,9 @@ from . import lines
 from .follow import Follower
 from .logfile import Buffer, tail
 from .sink import MAX_RETRY_SECONDS, RETRY_SECONDS, Drops, Item, Sink, Source, Stream
+from .spool import Spool
 
 MAX_WRITERS = 4
-POOL_BUFFERS = 16
 
 
 class Writers:
@@ -31,15 +31,14 @@ class Writers:
     and called with the lock held.
     """
 
-    def __init__(self, lock: threading.Lock, report: Callable[[str], None]) -> None:
-        self._lock, self._report = lock, report
+    def __init__(self, lock: threading.Lock, report: Callable[[str], None], spool: Spool) -> None:
+        self._lock, self._report, self._spool = lock, report, spool
         self._line: queue.SimpleQueue[Sink | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self.sinks: dict[str, Sink] = {}
         self.failing: set[Sink] = set()
         self.drops: dict[tuple[str, str], Drops] = {}
-        self.pool: list[bytearray] = []
         self.total = 0  # bytes held by all sinks
         self.taken = 0  # bytes written, ever
         self.turns = 0  # begun, ever
@@ -108,10 +107,9 @@ class Writers:
         sink.queue, sink.rest, sink.gap, sink.held = [], b"", None, 0
 
     def recycle(self, items: list[Item]) -> None:
-        """Keep the buffers of items for the next reads."""
+        """They are written, or given up."""
         for item in items:
-            if item.buffer is not None and len(self.pool) < POOL_BUFFERS:
-                self.pool.append(item.buffer)
+            self._spool.free(item.slot)
 
     def relieve(self, sink: Sink) -> None:
         """Read the held-up streams again. Call with the lock."""
@@ -149,6 +147,7 @@ class Writers:
             self._join(sink, follower, number, stays)
         raw = len(sink.rest) + sum(item.size for item in items)
         parts = sink.render(items)
+        turn = sink.target.turn = self._spool.begin((item.slot for item in items), sink.ahead) if items else None
         taken = sink.target.write(parts) if parts else 0
         rest: Buffer = b""
         if parts and (sink.followers or taken < sum(map(len, parts))):
@@ -158,6 +157,8 @@ class Writers:
                 follower.feed(data[:taken])
         del parts
         self.recycle(items)
+        if turn is not None:
+            self._spool.end(turn)
         self._settle(sink, raw, rest, taken)
 
     def _join(self, sink: Sink, follower: Follower, number: int, stays: bool) -> None:

@@ -156,7 +156,7 @@ def test_an_adopted_leader_that_ends_is_told_with_its_status_where_the_kernel_te
             exited = await host.exited(attempt=4)
             assert (exited.exit.code, exited.exit.stage) == (None, None)
             assert exited.exit.signal in (signal.SIGINT, None), "older kernels tell nothing of what others reap"
-            assert exited.exit.reason.startswith("killed by INT after") or exited.exit.reason == UNKNOWN
+            assert exited.exit.reason.startswith("killed by SIGINT after") or exited.exit.reason == UNKNOWN
             assert exited.exit.wall > 0 and not exited.leftovers
             assert not host.processes.signal("web", signal.SIGINT)
             assert host.events() == [exited]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +20,7 @@ from supervisor.host.journal import VERSION, EntryRecord, Journal, ProcessRecord
 
 
 def reopened(folder: Path) -> Journal:
-    return Journal(str(folder))
+    return Journal(str(folder), "/etc/unitd/unitd.toml")
 
 
 def test_generations_and_wishes_survive(tmp_path: Path) -> None:
@@ -39,6 +41,20 @@ def test_generations_and_wishes_survive(tmp_path: Path) -> None:
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     reopened(tmp_path / "state").close()
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    for name in ("journal.sqlite", "lock"):
+        assert (tmp_path / "state" / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    """Those of earlier versions were."""
+    reopened(tmp_path).close()
+    for path in tmp_path.glob("journal.sqlite*"):
+        path.chmod(0o644)
+    journal = reopened(tmp_path)
+    journal.record_attempts([("web", 1)])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("journal.sqlite*")}
+    assert set(modes.values()) == {0o600} and len(modes) > 1
+    journal.close()
 
 
 def test_a_second_daemon_on_the_same_folder_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
@@ -46,11 +62,24 @@ def test_a_second_daemon_on_the_same_folder_is_refused_until_the_first_has_gone(
     for _ in range(2):
         with pytest.raises(ConfigError) as caught:
             reopened(tmp_path)
-        assert str(caught.value) == (
-            f"daemon.state_dir: another unitd runs on {tmp_path}; stop it, or give this one another state_dir"
+        said = re.fullmatch(
+            r"daemon\.state_dir: another unitd \(pid (\d+), since ([-0-9T:.]+Z), /etc/unitd/unitd\.toml\) runs on (.*);"
+            " stop it, or give this one another state_dir",
+            str(caught.value),
         )
+        assert said is not None and (int(said[1]), said[3]) == (os.getpid(), str(tmp_path))
     journal.close()
     reopened(tmp_path).close()
+
+
+def test_a_second_daemon_on_a_copy_of_the_folder_is_refused_too(tmp_path: Path) -> None:
+    """The units of the first one are on record in it, and carry its name."""
+    journal = reopened(tmp_path / "state")
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    with pytest.raises(ConfigError, match=rf"copy is a copy of what another unitd \(pid {os.getpid()}\) uses"):
+        reopened(tmp_path / "copy")
+    journal.close()
+    reopened(tmp_path / "copy").close()
 
 
 def test_a_killed_daemon_loses_nothing_and_keeps_nobody_out(tmp_path: Path) -> None:
