@@ -46,6 +46,7 @@ from .host.cgroup import UnitGroup, open_home, remove_old_homes
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
 from .host.connect import OWN_ENDS
+from .host.fd_store import FdStore
 from .host.journal import Journal
 from .host.output import OutputPump
 from .host.pipes import Pipes
@@ -84,8 +85,10 @@ class Parts:
         self._doctor: Any = None
         self._clocks_apart = wall() - monotonic()
         self.spool = open_spool(f"{spec.socket}.{state_id}.spool")
-        self.pump = OutputPump(report=logging.getLogger("unitd.output").warning, spool=self.spool)
-        self.pipes = Pipes(self.pump, f"{spec.state_dir}/pipes")
+        self.store = FdStore()
+        report = logging.getLogger("unitd.output").warning
+        self.pump = OutputPump(report=report, spool=self.spool, on_end=self.store.drop)
+        self.pipes = Pipes(self.pump, f"{spec.state_dir}/pipes", self.store)
         self.cgroups = open_home(spec.cgroup)
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
@@ -221,6 +224,7 @@ class Parts:
         self.pipes.settle(specs)
         recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
         self.pipes.finish(specs)
+        self.store.settle()
         self.applier.catch_up(units)
         self.maintenances.watch()
         if recovery.adopted:
@@ -240,6 +244,10 @@ class Parts:
         self.journal.record_attempts([(NODE, life)])
         entry = node_entry(self.spec, address, life, iso())
         self.registries.publish(NODE, entry, self.spec.registry_ttl_seconds)
+
+    def overdue(self) -> str:
+        """What should have been done by now, in a few words; "" if nothing."""
+        return self.pump.overdue() or self.registries.overdue()
 
     def examine(self) -> Any:
         """Whether all of this can work: an awaitable of findings and facts."""

@@ -31,6 +31,7 @@ from .host.http import HttpServer, Peer, Request
 from .host.notify import tell_manager
 from .host.runner import Runner
 from .host.setup import become_subreaper, default_signals, keep_descriptors_private
+from .host.watchdog import Watchdog
 from .wire import MAX_BODY_BYTES, Command, NodeInfo, Operation, PlanItem
 
 log = logging.getLogger("unitd")
@@ -74,6 +75,7 @@ class Daemon:
         """Start, run, and shut down."""
         self._finished = asyncio.Event()
         self._parts = Parts(self._path, self._config.daemon)
+        self._watchdog = Watchdog(self._parts.overdue)
         self._parts.runners.observe(self._on_change)
         self._audit = open_audit(self._config.daemon.audit_log, self._parts.journal)
         control = self._make_control()
@@ -87,6 +89,7 @@ class Daemon:
             server.begin()
             self._watch_files()
             self._ask_center(control)
+            self._watchdog.start()
             tell_manager("READY=1")
             self._is_up = True
             await self._finished.wait()
@@ -96,6 +99,7 @@ class Daemon:
             if self._center is not None:
                 await self._center.close()
             await self._parts.close(lambda: server.close(CLOSE_GRACE_SECONDS), leave=self._leaving)
+            self._watchdog.close()
 
     def _make_control(self) -> Control:
         parts, spec = self._parts, self._config.daemon

@@ -38,6 +38,9 @@ REGISTRATIONS_AT_ONCE = 32  # as many as any registry answers within the time li
 RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
 
 
+LATE_SECONDS = 5.0  # a beat is at most a little late; with more the timer is lost
+
+
 class Agent:
     """The heartbeat of one entry."""
 
@@ -288,6 +291,14 @@ class Heartbeats:
             self._granted[asked] = granted
             if abs(granted - asked) > 0.01:
                 log.warning("%sgrants a ttl of %g s where %g s were asked for", self._name, granted, asked)
+
+    def overdue(self) -> str:
+        """Whose beat should have been sent long ago, though nothing is in its way; "" if nobody's."""
+        now = monotonic()
+        for unit, agent in self._agents.items():
+            if not agent.fenced and agent.due_at < now - max(LATE_SECONDS, agent.lease.ttl_seconds):
+                return f"{unit}: its heartbeat is {now - agent.due_at:.0f} s late"
+        return ""
 
     async def _renew(self, agents: dict[str, Agent]) -> None:
         sent_at = monotonic()

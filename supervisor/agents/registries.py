@@ -82,6 +82,10 @@ class Registries:
         for registry in self.all:
             registry.heartbeats.publish(unit, entry, registry.ttl(ttl_seconds))
 
+    def overdue(self) -> str:
+        """What the heartbeat agents should have done by now, in a few words; "" if nothing."""
+        return next(filter(None, (registry.heartbeats.overdue() for registry in self.all)), "")
+
     async def until_confirmed(self, units: Iterable[str], seconds: float) -> None:
         """Wait until every registry has confirmed the entries that were published of these, or the time is over."""
         until = monotonic() + seconds

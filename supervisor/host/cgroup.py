@@ -31,9 +31,19 @@ def find_base(setting: str) -> Path | None:
     if setting != "auto":
         return Path(setting) if _usable(Path(setting)) else None
     own = own_cgroup()
-    if own is None or not _usable(own) or not _delegated(own):
-        return None
-    return own
+    for folder in (_beside(own), own) if own is not None else ():
+        if _usable(folder) and _delegated(folder):
+            return folder
+    return None
+
+
+def _beside(own: Path) -> Path:
+    """Of a service that systemd runs, /system.slice/unitd.service, its units' place: /system.slice/unitd-units.service.
+
+    Below its own it would do only once: systemd can start nobody in a cgroup that has others below it, which have
+    controllers (cgroups(7), the "no internal processes" rule), and units go on while the daemon is replaced.
+    """
+    return own.with_name(f"{own.name.removesuffix('.service')}-units.service")
 
 
 def own_cgroup() -> Path | None:

@@ -39,7 +39,14 @@ class OutputPump:
     `report` gets one sentence when a target fails and when it works again, from a thread of the pump.
     """
 
-    def __init__(self, report: Callable[[str], None] | None = None, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        report: Callable[[str], None] | None = None,
+        spool: Spool | None = None,
+        on_end: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_end` is told a pipe that was read to its end, from a thread of the pump, before it is closed."""
+        self._on_end = on_end
         """What has been read and not written is in `spool`, where a later daemon may find it; None: in memory."""
         self._lock = threading.Lock()
         self._tell = report
@@ -101,6 +108,11 @@ class OutputPump:
                 self._reads.keep(stream, item.slot)
             elif stream.path is not None:
                 self._admit(stream, stream.path, item.slot, item.wall)
+
+    def overdue(self) -> str:
+        """What it should be doing and is not, in a few words; "" if nothing."""
+        thread = self._thread
+        return "the thread that reads units' output has ended" if thread is not None and not thread.is_alive() else ""
 
     def end(self, stream: Stream) -> None:
         """Do not read the stream any more, as if it had ended: what it said so far is written."""
@@ -386,6 +398,8 @@ class OutputPump:
                 with suppress(OSError):  # it is held up
                     self._epoll.unregister(fd)
             stream.fd = -1
+        if self._on_end is not None and not self._leaves:
+            self._on_end(fd)
         os.close(fd)
         self._give_up(stream)
 

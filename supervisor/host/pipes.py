@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from ..core.model import LogFormat, UnitSpec
 from ..errors import SpawnError
+from .fd_store import FdStore
 from .identity import resolve
 from .output import OutputPump
 from .spool import Left
@@ -32,8 +33,9 @@ STREAMS = ("stdout", "stderr")
 class Pipes:
     """Makes the pipes of each attempt; what a unit throws away gets none."""
 
-    def __init__(self, pump: OutputPump, folder: str) -> None:
+    def __init__(self, pump: OutputPump, folder: str, store: FdStore) -> None:
         """`folder` is made if need be. Raises OSError."""
+        self._store = store
         self._pump, self._folder = pump, folder
         self._left: dict[str, list[Left]] = {}
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -73,6 +75,9 @@ class Pipes:
             path = self._path(spec.name, attempt, stream)
             with suppress(FileNotFoundError):
                 reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                # Whoever opens a FIFO after its last writer has gone is never told of an end: there was one since.
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                self._store.keep(reading)
                 left = self._left.pop(f"{spec.name}@{attempt}.{stream}", ())
                 self._pump.open(
                     spec.name, attempt, stream, reading, target, spec.logs, resumed=True, fifo=path, left=left
@@ -108,6 +113,7 @@ class Pipes:
                     os.close(descriptor)
             os.unlink(path)
             raise
+        self._store.keep(reading)
         self._pump.open(spec.name, attempt, stream, reading, target, spec.logs, fifo=path)
         return writing
 
