@@ -25,7 +25,7 @@ from supervisor.core.model import CenterSpec, TlsSpec
 from tests.end_to_end.fleet.center import Center
 from tests.gateway.fakes import pool, server, until
 
-PACE = ReportingPace(call_seconds=0.3, retry_seconds=0.02, max_retry_seconds=0.05, refused_seconds=0.05)
+PACE = ReportingPace(call_seconds=1, retry_seconds=0.02, max_retry_seconds=0.05, refused_seconds=0.05)
 POLICY = ReportPolicy(failures=2, within_seconds=5, repeat_seconds=0.2, clear_seconds=0.2)
 Behaviour = Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
 
@@ -214,8 +214,12 @@ def test_very_many_reports_go_in_several_calls() -> None:
         async with center() as heard, reporting_to(heard.url, pools=many) as reporting:
             for each in many["cart"].servers:
                 fail(reporting, each.instance)
-            await until("all are told", lambda: len(heard.states) >= MAX_REPORTS + 5)
-            assert [len(call["reports"]) for call in heard.calls[:2]] == [MAX_REPORTS, 5]
+
+            def told() -> set[str]:
+                return {each["instance"] for call in heard.calls for each in call["reports"]}
+
+            await until("all are told", lambda: len(told()) == MAX_REPORTS + 5)
+            assert all(len(call["reports"]) <= MAX_REPORTS for call in heard.calls)
 
     play(scene)
 
@@ -242,7 +246,7 @@ def test_without_a_center_what_is_dead_can_be_seen_all_the_same() -> None:
         (answers(503), "it answered 503"),
         (answers(429), "it answered 429"),
         (answers(307, Location="/elsewhere"), "it answered 307"),
-        (hang, "no answer within 0.3 s"),
+        (hang, "no answer within 1 s"),
         (drop, "closed the connection"),
     ],
     ids=["not ready", "busy", "moved", "hangs", "drops"],

@@ -100,6 +100,8 @@ class HaproxyFeeder:
         if written.dump:
             await self._state_file.save(session, pool.service, written.dump)
         await self._link.confirm(session)  # a reload that began before has read the state file of before
+        if written.homeless:
+            raise fed.no_room(written.homeless)
         self._blurred = self._blurred or not written.exact
         if self._link.strangers():  # they may know whom we have just taken out
             self._blurred = True

@@ -40,11 +40,15 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`dump`: the state of the backend, "" when nothing has changed. `exact`: no old process makes a difference."""
+    """`dump`: the state of the backend, "" when nothing has changed. `exact`: no old process makes a difference.
+
+    `homeless`: servers for which there was no slot.
+    """
 
     applied: Applied
     dump: str
     exact: bool
+    homeless: int
 
 
 class FedService:
@@ -87,10 +91,7 @@ class FedService:
     async def write(
         self, pool: Pool, placed: Sequence[tuple[Place, Server]], session: Session, senders: Sequence[Session]
     ) -> Written:
-        """Make it so. `senders`: old processes that may still send requests.
-
-        Raises GatewayRefused for what HAProxy does not take, after all that it does.
-        """
+        """Make it so. `senders`: old processes that may still send requests."""
         places = wanted(placed, self._at)
         text = await self._state(session)
         slots = parse_state(text, self.backend)
@@ -103,10 +104,12 @@ class FedService:
         self._remember(slots, places, placed, forget=not senders)
         serving = self._who(ready_places(slots, self._backend), places)
         self.serving = serving | self._who(await self._known_to(senders), places)
-        if todo.missing:
-            raise self._no_room(len(todo.missing))
-        applied = Applied(pool.service, pool.revision, self.serving)
-        return Written(applied, text if todo.commands else "", exact=self.serving == serving)
+        return Written(
+            Applied(pool.service, pool.revision, self.serving),
+            dump=text if todo.commands else "",
+            exact=self.serving == serving,
+            homeless=len(todo.missing),
+        )
 
     def look(
         self, rows: Rows, old: Sequence[Rows], error_percent: float
@@ -124,8 +127,8 @@ class FedService:
                 findings += found
         self._sights = sights
         # Who has left since the counters were read may have got a request since then, too: it takes two looks.
-        left, self._seen_left = self._seen_left, frozenset(self._left)
-        idle = [slot for slot in self._left if slot in left and not in_flight([rows, *old], self.backend, {slot})]
+        before, self._seen_left = self._seen_left, frozenset(self._left)
+        idle = [slot for slot in self._left if slot in before and not in_flight([rows, *old], self.backend, {slot})]
         views += [view for slot, left in self._left.items() for view in self._left_view(slot, left, [rows, *old])]
         return views, findings, idle
 
@@ -226,7 +229,8 @@ class FedService:
             key for place in ready for key in (places[place].keys if place in places else past.get(place, ()))
         )
 
-    def _no_room(self, count: int) -> GatewayRefused:
+    def no_room(self, count: int) -> GatewayRefused:
+        """So many servers have found no slot."""
         return GatewayRefused(
             f"cannot feed {self._service}: {count} servers find no free slot in the backend {self.backend}: "
             f"make its server-template {self._backend.prefix} longer, or set add_servers"
