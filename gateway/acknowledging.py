@@ -324,8 +324,11 @@ class Acknowledgements:
 
     def _unanswered(self, error: Exception) -> None:
         if not self._outage:
-            is_known = isinstance(error, RegistryError)
-            log.warning("cannot say in the registry to whom gateways send: %s; trying on", error, exc_info=not is_known)
+            is_known = isinstance(error, RegistryError | TimeoutError)
+            reason = str(error) or "no answer in time"
+            log.warning(
+                "cannot say in the registry to whom gateways send: %s; trying on", reason, exc_info=not is_known
+            )
         self._outage = str(error) or repr(error)
 
     def _answered(self) -> None:

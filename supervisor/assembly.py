@@ -12,6 +12,7 @@ from typing import Any
 from registry_client.backends.embedded import EmbeddedRegistry
 from registry_client.model import Entry
 
+from .agents.acknowledgements import Acknowledgements
 from .agents.apply import Applier
 from .agents.drain import Drains
 from .agents.entry import node_address, node_entry
@@ -26,7 +27,7 @@ from .agents.node import Node
 from .agents.operations import Operations
 from .agents.orders import Orders
 from .agents.prewarm import Prewarms
-from .agents.publisher import Publisher, is_published
+from .agents.publisher import Publisher, can_answer, is_published
 from .agents.record import Recorder
 from .agents.recovery import Recovery
 from .agents.registries import Registries, Registry
@@ -41,7 +42,7 @@ from .core.measures import Measures
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
 from .host import http_client
-from .host.cgroup import UnitGroup, find_base, make_home, remove_old_homes
+from .host.cgroup import close_home, open_home
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
 from .host.connect import OWN_ENDS
@@ -82,7 +83,7 @@ class Parts:
         self._doctor: Any = None
         self._clocks_apart = wall() - monotonic()
         self.pump = OutputPump(report=logging.getLogger("unitd.output").warning)
-        self.cgroups = self._make_cgroups()
+        self.cgroups = open_home(spec.cgroup)
         self.recorder = Recorder(self.journal)
         budget = TokenBucket.full(spec.restarts_per_minute, BUDGET_BURST, monotonic())
         self.runners = Runners(self._performers(), budget, self.recorder.step, self._awaited)
@@ -103,12 +104,6 @@ class Parts:
         self._build_traffic()
         self._build_orders(state_id)
         self.node = Node(spec.node, state_id, life, self.orders, self.operations)
-
-    def _make_cgroups(self) -> Any:
-        base = find_base(self.spec.cgroup)
-        words = f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2"
-        log.info("units get %s", words)
-        return make_home(base) if base else None
 
     def _build_health(self) -> None:
         self.sockets = Sockets()
@@ -146,6 +141,7 @@ class Parts:
             self.recorder.entry(name, entry, ttl_seconds)
 
     def _build_traffic(self) -> None:
+        self.gateways = Acknowledgements(self.registries)
         self.drains = Drains(
             self.runners.post,
             request=http_client.request,
@@ -153,6 +149,7 @@ class Parts:
             signal=self.processes.signal,
             sockets=self.sockets,
             ignored=OWN_ENDS,
+            sources=(self.gateways,),
             measures=self.measures,
         )
         self.prewarms = Prewarms(self.runners.post, http_client.request)
@@ -162,8 +159,15 @@ class Parts:
         self.ledger = Ledger(self.journal, state_id)
         self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming, self.measures)
         self.measuring = Measuring(self.measures, lambda name: self.operations.open_of(name) is not None)
-        on_step, measures = self.operations.on_step, self.measures
-        self.restart_agents = RestartAgents(self.registries, self.runners.post, on_step, measures)
+        self.restart_agents = RestartAgents(
+            self.registries,
+            self.runners.post,
+            self.operations.on_step,
+            self.measures,
+            gateways=self.gateways,
+            serves=lambda name: can_answer(self.unit(name)),
+            on_detail=self.operations.on_detail,
+        )
         self.publisher = Publisher(self.spec.node, self.runners, self.registries, self.warmups, self.restart_agents)
         self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
         self.runners.observe(self._on_change)
@@ -278,6 +282,7 @@ class Parts:
         self.measuring.forget(name)
         self.warmups.forget(name)
         self.prewarms.forget(name)
+        self.gateways.remove(name)
 
     async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
         return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok
@@ -351,6 +356,8 @@ class Parts:
             self.prewarms.cancel(name)
         if before.phase is Phase.DRAINING and unit.phase is not Phase.DRAINING:
             self.drains.call_off(name)
+        if unit.phase not in _AWAY:
+            self.gateways.forget(name)
         if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             self.health.forget(name, wanted=unit.wanted and unit.phase is not Phase.FATAL)
         if not unit.live and self._notify is not None:
@@ -368,6 +375,7 @@ class Parts:
         await self.prewarms.close()
         await self.drains.close()
         await self.restart_agents.close()
+        await self.gateways.close()
         await self.registries.close()
         await close_api()
         self.warmups.close()
@@ -377,8 +385,7 @@ class Parts:
         self.processes.close()
         self.sockets.close()
         if self.cgroups is not None:
-            UnitGroup(str(self.cgroups)).remove()
-            remove_old_homes(self.cgroups.parent)
+            close_home(self.cgroups)
         await asyncio.to_thread(self.pump.close, FLUSH_SECONDS)
         self.ledger.save()
         self.journal.close()

@@ -7,6 +7,7 @@ connection has one deadline, which its gateway looks at now and then, and no tim
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol
 
 import h11
@@ -61,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         self._discarded = 0
         self._eof = self._ending = self._lost = False
         self.is_full = False
-        self.deadline = 0.0
+        self.deadline = math.inf  # until it is made, which is a moment after the gateway has it
 
     # called by the transport
 

@@ -6,6 +6,7 @@ Without a delegated folder there are no cgroups here, and `process.py` works wit
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import threading
@@ -15,6 +16,8 @@ from queue import SimpleQueue
 
 from ..core.model import Limits
 from .tree import descendants
+
+log = logging.getLogger("unitd")
 
 
 def find_base(setting: str) -> Path | None:
@@ -69,6 +72,19 @@ def _delegated(folder: Path) -> bool:
         except OSError:
             continue
     return folder.stat().st_uid != 0
+
+
+def open_home(setting: str) -> Path | None:
+    """The folder for this daemon's units, where the setting and the machine allow one; else None. Raises OSError."""
+    base = find_base(setting)
+    log.info("units get %s", f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2")
+    return make_home(base) if base else None
+
+
+def close_home(home: Path) -> None:
+    """Remove it, and what earlier daemons have left beside it."""
+    UnitGroup(str(home)).remove()
+    remove_old_homes(home.parent)
 
 
 def make_home(base: Path) -> Path:
