@@ -107,9 +107,7 @@ def main() -> None:
     book, enough = Book(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: enough.set())
-    customers = [
-        Customer(number, options.url, CUSTOMERS / options.rate, book, enough) for number in range(CUSTOMERS)
-    ]
+    customers = [Customer(number, options.url, CUSTOMERS / options.rate, book, enough) for number in range(CUSTOMERS)]
     for customer in customers:
         customer.start()
     while not enough.wait(options.every):
