@@ -19,18 +19,19 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[center,gateway]'
 	touch $@
 
 .venv/.installed-for-tests: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	touch $@
 
-# The demo shop under unitd, in the foreground, in a folder of its own. Ctrl-C ends it and leaves nothing running.
+# A whole system under unitd, in the foreground, in a folder of its own: a shop, its gateway, its customers, the control
+# center. Ctrl-C ends it and leaves nothing running.
 run: setup
 	@if test -S run/demo/unitd.sock && $(BIN)/unitctl -q -c run/demo/unitd.toml status >/dev/null 2>&1; then \
 		echo "the demo runs already: stop it with Ctrl-C in its terminal" >&2; exit 1; fi
-	@rm -rf run/demo && mkdir -p run/demo && cp etc/demo/unitd.toml etc/demo/shop.py run/demo/
+	@rm -rf run/demo && mkdir -p run/demo && cp etc/demo/*.toml etc/demo/*.py run/demo/
 	@cat etc/demo/hello.txt
 	@cd run/demo && PATH="$(CURDIR)/$(BIN):$$PATH" exec ../../$(BIN)/unitd -c unitd.toml
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
-from registry_client import Backend, Entry, RegistryClient, select
+from registry_client import Backend, Entry, RegistryClient
+from registry_client import select as choose
 
 PATIENCE_SECONDS = 10.0  # from the intended start to the whole answer
 _HEAD_LIMIT = 16 * 1024
@@ -47,6 +49,7 @@ class Request:
     late_seconds: float  # how much later than intended it was begun
     took_seconds: float = 0.0  # from the intended start to the end of the answer, or to the failure
     failure: str = ""
+    pid: int = 0  # of the process that answered; 0: it does not say
 
     @property
     def ended(self) -> float:
@@ -55,7 +58,11 @@ class Request:
 
 
 class Broken(Exception):
-    """No whole answer came; the message is the symptom in a word or two."""
+    """No whole answer came; the message is the symptom in a word or two. `silent`: not a byte of one came."""
+
+    def __init__(self, symptom: str, *, silent: bool = False) -> None:
+        super().__init__(symptom)
+        self.silent = silent
 
 
 class Connection(asyncio.Protocol):
@@ -72,10 +79,19 @@ class Connection(asyncio.Protocol):
         """Neither side has closed it, as far as this one knows."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_stale(self) -> bool:
+        """The other side has closed it, and the loop has not come to see that yet."""
+        if self._transport is None:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and body of the answer. Raises Broken; then, or when cancelled, the connection must be closed."""
         if self._transport is None:
-            raise Broken("closed")
+            raise Broken("closed", silent=True)
         self._buffer = b""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -120,7 +136,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, symptom: str) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(Broken(symptom))
+            self._answer.set_exception(Broken(symptom, silent=not self._buffer))
 
 
 class Pools:
@@ -175,7 +191,7 @@ class Load:
     def learn(self, entries: Iterable[Entry]) -> None:
         """From now on these are the instances; idle connections to generations that are not among them are closed."""
         self._entries = tuple(entries)
-        self._pools.keep_only(_key(entry) for entry in self._entries)
+        self._pools.keep_only(key_of(entry) for entry in self._entries)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -207,7 +223,7 @@ class Load:
         chance, mix = self._random.random(), self._mix
         kind = "slow" if chance < mix.slow else "echo" if chance < mix.slow + mix.echo else "fast"
         kept = self._random.random() < mix.kept
-        chosen = select(self._entries, self._random.random())
+        chosen = choose(self._entries, self._random.random())
         request = Request(kind, kept, self._entries, chosen, intended, late_seconds)
         self.requests.append(request)
         return request
@@ -233,7 +249,10 @@ class Load:
         entry = request.chosen
         if entry is None:
             return "nobody known"
-        connection = self._pools.take(_key(entry)) if request.kept else None
+        return await self._ask(request, entry, self._pools.take(key_of(entry)) if request.kept else None)
+
+    async def _ask(self, request: Request, entry: Entry, connection: Connection | None) -> str:
+        """Over that connection, or over a new one."""
         if connection is None:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(Connection, entry.address, entry.port)
@@ -243,13 +262,17 @@ class Load:
             answered = True
         finally:
             if answered and request.kept:
-                self._pools.put(_key(entry), connection)
+                self._pools.put(key_of(entry), connection)
             else:
                 connection.close()
         if status != 200:
             return f"status {status}"
-        right = body == self._body if request.kind == "echo" else body.strip().isdigit()
-        return "" if right else "wrong answer"
+        if request.kind == "echo":
+            return "" if body == self._body else "wrong answer"
+        if not body.strip().isdigit():
+            return "wrong answer"
+        request.pid = int(body)
+        return ""
 
     def _bytes_of(self, request: Request) -> bytes:
         connection = b"keep-alive" if request.kept else b"close"
@@ -292,5 +315,6 @@ def listed(service: str, address: str, ports: Iterable[int]) -> list[Entry]:
     ]  # fmt: skip
 
 
-def _key(entry: Entry) -> Key:
+def key_of(entry: Entry) -> Key:
+    """Which life of which instance."""
     return entry.instance, entry.generation

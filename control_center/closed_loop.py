@@ -221,6 +221,9 @@ class ClosedLoop:
             memory.hear(report.service, report.gateway, last)
             memory.blame(report.instance, now)
         services = {report.service for report, _, _ in reports}
+        for service in services:
+            for gateway in fleet.gateways_of(service):
+                memory.hear(service, gateway, now)
         entries = {(name, entry.instance): entry for name in services for entry in fleet.entries(name)}
         gateways = memory.gateways(now)
         evidence = weigh(reports, entries, gateways, self._policy, now)
@@ -281,7 +284,8 @@ class ClosedLoop:
         self._complaints = frozenset(case.instance for case in cases.values() if _is_plain(case))
         ordered = sorted(cases, key=lambda key: (-cases[key].heard, key))
         asked = [key for key in ordered if decide(cases[key], self._policy).rule == ASK]
-        await self._words.ask([round_.entries[key] for key in asked[:ASKED_AT_ONCE]])
+        known = (cases[key].entry for key in asked[:ASKED_AT_ONCE])
+        await self._words.ask([entry for entry in known if entry is not None])
         for key in ordered:
             case = self._case(round_, memory, key)  # the one before may have spent what this one needs
             decision = decide(case, self._policy)
@@ -293,7 +297,7 @@ class ClosedLoop:
             await self._settle(round_, memory, case, decision)
 
     def _case(self, round_: Round, memory: GuardMemory, key: Key) -> Case:
-        entry = round_.entries.get(key)
+        entry = round_.entries.get(key) or memory.left(*key)
         return round_.case(memory, key, self._words.latest(entry) if entry is not None else None)
 
     async def _settle(self, round_: Round, memory: GuardMemory, case: Case, decision: Decision) -> None:
@@ -362,5 +366,5 @@ class ClosedLoop:
 
 def _is_plain(case: Case) -> bool:
     """A gateway that is believed complains of what others are sent to now."""
-    is_up = case.entry is not None and case.entry.status != "draining"
+    is_up = case.entry is not None and not case.has_left and case.entry.status != "draining"
     return is_up and any(not voice.doubt for voice in case.current)

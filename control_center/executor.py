@@ -19,6 +19,7 @@ from .delivery import Delivery
 from .driver import Driver, Ended
 from .errors import BadRequest, CenterError, Superseded
 from .following import Following
+from .guard import Word
 from .model import Batch, Decision, Operation, Selection, Strategy, Target, Wish
 from .moments import iso
 from .rollout import baseline, plan
@@ -94,14 +95,18 @@ class Executor:
         return after
 
     async def order(self, entry: Entry, decision: Decision) -> str:
-        """Restart one instance because the guard says so; the operation's id. Raises CenterError."""
+        """Restart one instance because the guard says so; the operation's id. Raises CenterError.
+
+        Where its own node finds that it does not serve, what it was asked will not be answered either.
+        """
+        says = decision.evidence.get("node", {}).get("word")
         operation = Operation(
             id=f"fo-{uuid4().hex[:12]}",
             command_id=f"guard-{decision.id}",
             verb="restart",
             selection=Selection(services=(entry.service,), instances=(entry.instance,)),
             strategy=None,
-            parameters={"force": True},
+            parameters={"force": True, "no_drain": says == Word.UNHEALTHY},
             reason=decision.reason,
             issued_by=f"guard ({self._name})",
             created=_moment(0),

@@ -106,6 +106,10 @@ class Fleet:
         """What each gateway says of each service, beside what the registry lists, as the API shows it."""
         return [self._gateway_json(each) for each in self._index.gateways]
 
+    def gateways_of(self, service: str) -> frozenset[str]:
+        """The names under which those report that say that they send to a service."""
+        return self._index.reporters.get(service, frozenset())
+
     def _gateway_json(self, said: Acknowledgement) -> dict[str, Any]:
         listed = {
             token(entry.instance, entry.generation): entry.instance for entry in eligible(self.entries(said.service))
@@ -160,7 +164,7 @@ def meant_weight(entry: Entry) -> int:
 class _Index:
     """Entries, found by what they are asked for."""
 
-    __slots__ = ("_on_node", "entries", "gateways", "instances", "names", "nodes", "services", "units")
+    __slots__ = ("_on_node", "entries", "gateways", "instances", "names", "nodes", "reporters", "services", "units")
 
     def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
@@ -168,8 +172,11 @@ class _Index:
         for entry in entries:
             services[entry.service].append(entry)
         self.nodes = {entry.node: entry for entry in services.pop(NODE_SERVICE, ())}
-        said = map(from_entry, services.pop(GATEWAY_SERVICE, ()))
-        self.gateways = tuple(each for each in said if each is not None)
+        said = [(entry.node, found) for entry in services.pop(GATEWAY_SERVICE, ()) if (found := from_entry(entry))]
+        self.gateways = tuple(each for _, each in said)
+        self.reporters: dict[str, frozenset[str]] = {}
+        for name, each in said:
+            self.reporters[each.service] = self.reporters.get(each.service, frozenset()) | {name}
         self.services = {name: tuple(found) for name, found in services.items()}
         self.names = tuple(sorted(services))
         self.units = tuple(chain.from_iterable(self.services.values()))

@@ -97,7 +97,7 @@ class Case:
     service: str
     instance: str
     mode: Mode
-    entry: Entry | None  # as the registry has it
+    entry: Entry | None  # as the registry has it, or had it
     voices: tuple[Voice, ...]  # of the last window, one for each gateway
     gateways: int = 0  # that are known to send to the service
     word: Word = Word.NOT_ASKED
@@ -105,6 +105,7 @@ class Case:
     operation: str | None = None  # that is open for the instance, or for its service
     operation_is_own: bool = False  # it is for this very instance
     preserved: str = ""  # why nothing of the service is restarted now
+    has_left: bool = False  # the registry does not have it any more
     instances: int = 1  # of the service, those that have just gone included
     unavailable: int = 0  # of its other instances
     history: History = field(default_factory=History)
@@ -171,10 +172,16 @@ def _generation(case: Case, policy: GuardPolicy) -> _Answer | None:
 
 
 def _not_up(case: Case, policy: GuardPolicy) -> _Answer | None:
+    """It leaves traffic, or has left it: only its node knows whether that is because it does not serve."""
     assert case.entry is not None
-    if case.entry.status == "draining":
-        return _Answer(Verdict.REFUSE, "not_up", f"{case.instance} is draining: nobody should send to it any more")
-    return None
+    if not case.has_left and case.entry.status != "draining":
+        return None
+    if case.word is Word.UNHEALTHY:
+        return None
+    if case.word is Word.NOT_ASKED:
+        return _Answer(Verdict.WAIT, ASK, "the node has not been asked yet", 0.0)
+    how = "has left the registry" if case.has_left else "is draining"
+    return _Answer(Verdict.REFUSE, "not_up", f"{case.instance} {how}: nobody should send to it any more")
 
 
 def _under_way(case: Case, policy: GuardPolicy) -> _Answer | None:
@@ -287,6 +294,10 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
+def _registered(entry: Entry) -> dict[str, Any]:
+    return {"generation": entry.generation, "status": entry.status, "weight": entry.weight}
+
+
 def _evidence(case: Case, policy: GuardPolicy) -> dict[str, Any]:
     entry = case.entry
     limits = policy.limits(case.service, entry.node if entry else case.instance.partition("/")[0])
@@ -297,7 +308,7 @@ def _evidence(case: Case, policy: GuardPolicy) -> dict[str, Any]:
         "needed": policy.needed(case.gateways),
         "gateways": case.gateways,
         "node": {"word": case.word.value, "detail": case.word_detail},
-        "registry": entry and {"generation": entry.generation, "status": entry.status, "weight": entry.weight},
+        "registry": None if entry is None or case.has_left else _registered(entry),
         "operation": case.operation,
         "instances": case.instances,
         "unavailable": case.unavailable,

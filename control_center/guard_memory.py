@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from registry_client.model import Entry
+
 from .fleet import Fleet
 from .guard_limits import Budgets, History, Limit
 from .store import Store
@@ -26,7 +28,7 @@ class GuardMemory:
         self.thawed: set[str] = set()  # services that a person wants restarted though they look dead
         self._histories: dict[str, History] = {}
         self._gateways: dict[str, dict[str, float]] = {}  # service -> gateway -> when it reported last
-        self._present: dict[str, dict[str, float]] = {}  # service -> instance -> when the registry had it last
+        self._present: dict[str, dict[str, tuple[float, Entry]]] = {}  # service -> instance -> last seen, and as what
 
     @classmethod
     async def load(cls, store: Store, epoch: int, now: float) -> GuardMemory:
@@ -130,13 +132,18 @@ class GuardMemory:
     def see(self, fleet: Fleet, now: float) -> None:
         """Which instances there are."""
         for entry in fleet.all_entries():
-            self._present.setdefault(entry.service, {})[entry.instance] = now
+            self._present.setdefault(entry.service, {})[entry.instance] = now, entry
         for service, instances in list(self._present.items()):
-            for instance in [name for name, at in instances.items() if now - at > GONE_SECONDS]:
+            for instance in [name for name, (at, _) in instances.items() if now - at > GONE_SECONDS]:
                 del instances[instance]
             if not instances:
                 del self._present[service]
 
     def gone(self, service: str, now: float) -> set[str]:
         """Instances that have left the registry not long ago."""
-        return {instance for instance, at in self._present.get(service, {}).items() if at < now}
+        return {instance for instance, (at, _) in self._present.get(service, {}).items() if at < now}
+
+    def left(self, service: str, instance: str) -> Entry | None:
+        """What the registry had of an instance, now or not long ago."""
+        found = self._present.get(service, {}).get(instance)
+        return found[1] if found is not None else None

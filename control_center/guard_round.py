@@ -37,14 +37,15 @@ class Round:
     def case(self, memory: GuardMemory, key: Key, says: NodeSays | None) -> Case:
         """All that there is to be said of one reported instance; `says` None: its node has not been asked."""
         service, instance = key
-        own = self.by_instance.get(instance)
+        own, entry = self.by_instance.get(instance), self.entries.get(key)
         away, frozen = self.away[service], memory.frozen.get(service)
         return Case(
             now=self.now,
             service=service,
             instance=instance,
             mode=self.mode,
-            entry=self.entries.get(key),
+            entry=entry or memory.left(service, instance),
+            has_left=entry is None,
             voices=self.evidence.voices[key],
             gateways=self.gateways.get(service, 0),
             word=says.word if says else Word.NOT_ASKED,

@@ -94,4 +94,5 @@ def word_of(status: Any, generation: int) -> tuple[Word, str]:
 
 def _failing(status: Mapping[str, Any]) -> bool:
     """A probe of the node's has failed, even if not yet often enough to be believed."""
-    return any(probe.get("ok") is False for probe in status.get("probes") or ())
+    probes = status.get("probes") or ()
+    return any(probe.get("ok") is False or (probe.get("streak") or 0) < 0 for probe in probes)

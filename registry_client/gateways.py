@@ -10,14 +10,27 @@ A token that is not there proves that the instance is not sent to; one that is t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 from .model import Entry
 
 GATEWAY_SERVICE = "unit-gateway"
 
+
+def _find_sha256() -> Any:
+    """Python's own, for hashlib maps OpenSSL into every daemon that reads or guards entries of gateways."""
+    for module in ("_sha2", "_sha256", "hashlib"):  # since Python 3.12, before it, and where it was built without
+        try:
+            return import_module(module).sha256
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError("this Python has no SHA-256")
+
+
+_SHA256 = _find_sha256()
 _LINE = 500  # characters of one metadata value
 _MOST_LINES = 55  # of the pairs that an entry may have
 
@@ -27,7 +40,7 @@ class Acknowledgement:
     """What one gateway says of one service.
 
     `serving`: tokens of whom it may send new requests to. `busy`: token -> requests still open there, of those that
-    get nothing new.
+    get nothing new. `counts`: it counts them, so that nothing is open where it is neither busy nor sent to.
     """
 
     gateway: str
@@ -36,15 +49,23 @@ class Acknowledgement:
     revision: int
     serving: frozenset[str]
     busy: Mapping[str, int] = field(default_factory=dict, hash=False)
+    counts: bool = False
 
     def sends_to(self, instance: str, generation: int) -> bool:
         """Whether it may still send new requests there."""
         return token(instance, generation) in self.serving
 
+    def in_flight(self, instance: str, generation: int) -> int | None:
+        """The requests that it has open there; None: it cannot say, or sends more."""
+        name = token(instance, generation)
+        if not self.counts or name in self.serving:
+            return None
+        return self.busy.get(name, 0)
+
 
 def token(instance: str, generation: int) -> str:
     """The short name of one life of an instance: eight hexadecimal digits."""
-    return hashlib.sha256(f"{instance}\n{generation}".encode()).hexdigest()[:8]
+    return str(_SHA256(f"{instance}\n{generation}".encode()).hexdigest()[:8])
 
 
 def to_metadata(acknowledgement: Acknowledgement) -> dict[str, str] | None:
@@ -58,21 +79,25 @@ def to_metadata(acknowledgement: Acknowledgement) -> dict[str, str] | None:
         "kind": acknowledgement.kind,
         "revision": str(acknowledgement.revision),
     }
+    if acknowledgement.counts:
+        about["counts"] = "yes"
     return {**about, **serving, **open_}
 
 
 def from_entry(entry: Entry) -> Acknowledgement | None:
     """What the gateway says; None: the entry is not of this form."""
-    gateway, slash, _ = entry.instance.rpartition(f"/{entry.metadata.get('service', '')}")
-    if entry.service != GATEWAY_SERVICE or not slash or "service" not in entry.metadata:
+    about = entry.metadata
+    service = about.get("service", "")
+    gateway = entry.instance.removesuffix(f"/{service}")
+    if entry.service != GATEWAY_SERVICE or not service or gateway == entry.instance:
         return None
     try:
         busy = {name: int(number) for name, _, number in (word.partition("=") for word in _words(entry, "busy"))}
-        revision = int(entry.metadata.get("revision", ""))
+        revision = int(about.get("revision", ""))
     except ValueError:
         return None
     serving = frozenset(_words(entry, "serving"))
-    return Acknowledgement(gateway, entry.metadata["service"], entry.metadata.get("kind", ""), revision, serving, busy)
+    return Acknowledgement(gateway, service, about.get("kind", ""), revision, serving, busy, "counts" in about)
 
 
 def _lines(name: str, words: Iterable[str]) -> dict[str, str]:

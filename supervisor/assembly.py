@@ -12,6 +12,7 @@ from typing import Any
 from registry_client.backends.embedded import EmbeddedRegistry
 from registry_client.model import Entry
 
+from .agents.acknowledgements import Acknowledgements
 from .agents.apply import Applier
 from .agents.drain import Drains
 from .agents.entry import node_address, node_entry
@@ -27,7 +28,7 @@ from .agents.node import Node
 from .agents.operations import Operations
 from .agents.orders import Orders
 from .agents.prewarm import Prewarms
-from .agents.publisher import Publisher, is_published
+from .agents.publisher import Publisher, can_answer, is_published
 from .agents.record import Recorder
 from .agents.recovery import Recovery
 from .agents.registries import Registries, Registry
@@ -42,7 +43,7 @@ from .core.measures import Measures
 from .core.model import DaemonSpec, Phase, Unit, UnitSpec
 from .core.restart import TokenBucket
 from .host import http_client
-from .host.cgroup import UnitGroup, open_home, remove_old_homes
+from .host.cgroup import close_home, open_home
 from .host.clock import iso, monotonic, wall
 from .host.command import Commands
 from .host.connect import OWN_ENDS
@@ -147,6 +148,7 @@ class Parts:
             self.recorder.entry(name, entry, ttl_seconds)
 
     def _build_traffic(self) -> None:
+        self.gateways = Acknowledgements(self.registries)
         self.drains = Drains(
             self.runners.post,
             request=http_client.request,
@@ -154,6 +156,7 @@ class Parts:
             signal=self.processes.signal,
             sockets=self.sockets,
             ignored=OWN_ENDS,
+            sources=(self.gateways,),
             measures=self.measures,
         )
         self.prewarms = Prewarms(self.runners.post, http_client.request)
@@ -163,8 +166,15 @@ class Parts:
         self.ledger = Ledger(self.journal, state_id)
         self.operations = Operations(self.unit, self._waits_for, self.ledger, self._warming, self.measures)
         self.measuring = Measuring(self.measures, lambda name: self.operations.open_of(name) is not None)
-        on_step, measures = self.operations.on_step, self.measures
-        self.restart_agents = RestartAgents(self.registries, self.runners.post, on_step, measures)
+        self.restart_agents = RestartAgents(
+            self.registries,
+            self.runners.post,
+            self.operations.on_step,
+            self.measures,
+            gateways=self.gateways,
+            serves=lambda name: can_answer(self.unit(name)),
+            on_detail=self.operations.on_detail,
+        )
         self.publisher = Publisher(self.spec.node, self.runners, self.registries, self.warmups, self.restart_agents)
         self.maintenances = Maintenances(self.journal, self._on_maintenance_over)
         self.runners.observe(self._on_change)
@@ -300,6 +310,7 @@ class Parts:
         self.warmups.forget(name)
         self.prewarms.forget(name)
         self.recorder.forget(name)
+        self.gateways.remove(name)
 
     async def _run_hook(self, spec: UnitSpec, attempt: int, argv: Sequence[str], timeout_seconds: float) -> bool:
         return (await self.commands.run(spec, attempt, argv, timeout_seconds)).ok
@@ -379,6 +390,8 @@ class Parts:
             self.prewarms.cancel(name)
         if before.phase is Phase.DRAINING and unit.phase is not Phase.DRAINING:
             self.drains.call_off(name)
+        if unit.phase not in _AWAY:
+            self.gateways.forget(name)
         if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             self.health.forget(name, wanted=unit.wanted and unit.phase is not Phase.FATAL)
         if not unit.live:
@@ -399,6 +412,7 @@ class Parts:
         await self.prewarms.close()
         await self.drains.close()
         await self.restart_agents.close()
+        await self.gateways.close()
         await self.registries.close()
         await close_api()
         self.warmups.close()
@@ -407,8 +421,7 @@ class Parts:
         self.processes.close()
         self.sockets.close()
         if self.cgroups is not None:
-            UnitGroup(str(self.cgroups)).remove()
-            remove_old_homes(self.cgroups.parent)
+            close_home(self.cgroups)
         await asyncio.to_thread(self.pump.close, FLUSH_SECONDS, leave=leave)
         self.ledger.save()
         if not leave and not any(runner.unit.live for runner in self.runners.by_name.values()):

@@ -70,6 +70,7 @@ class Daemon:
         self._watcher: Any = None
         self._center: Any = None
         self._metrics: Any = None  # loaded for who asks
+        self._checks: Any = None
 
     async def serve(self) -> None:
         """Start, run, and shut down."""
@@ -87,6 +88,7 @@ class Daemon:
             self._parts.start_units(self._config.units)
             await self._parts.registered_again()
             server.begin()
+            self._answer_checks()  # before that nobody could say how a unit stands
             self._watch_files()
             self._ask_center(control)
             self._watchdog.start()
@@ -100,6 +102,8 @@ class Daemon:
                 await self._center.close()
             await self._parts.close(lambda: server.close(CLOSE_GRACE_SECONDS), leave=self._leaving)
             self._watchdog.close()
+            if self._checks is not None:
+                self._checks.close()
 
     def _make_control(self) -> Control:
         parts, spec = self._parts, self._config.daemon
@@ -126,6 +130,8 @@ class Daemon:
             raise ConfigError(f"cannot listen on {spec.socket}: {error.strerror}", key="daemon.socket") from error
         if spec.http is not None:
             await self._listen_tcp(server, spec.http)
+        if spec.checks is not None:
+            self._bind_checks(*spec.checks)
         self._parts.register_node()
         log.info("node %s: control API on %s", spec.node, ", ".join(map(str, server.addresses)))
 
@@ -142,6 +148,20 @@ class Daemon:
             await server.listen_tcp(host, port, encrypt)
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", key="http.listen") from error
+
+    def _bind_checks(self, host: str, port: int) -> None:
+        server = import_module(".host.check_server", __package__)  # for hosts that are asked
+        try:
+            self._checks = server.CheckServer(host, port)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", key="checks.listen") from error
+
+    def _answer_checks(self) -> None:
+        if self._checks is not None:
+            parts = self._parts
+            agents = import_module(".agents.checks", __package__)
+            checks = agents.Checks(parts.runners, parts.registries, parts.publisher, parts.gateways.sightings)
+            self._checks.start(checks.answer)
 
     def _on_change(self, runner: Runner, before: Unit, event: events.Event) -> None:
         if self._stopping:

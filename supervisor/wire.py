@@ -108,8 +108,8 @@ class NodeInfo:
 class Step:
     """One step of an operation."""
 
-    # wait | resume | withdraw | gone | settle | drain | terminate | kill | backoff | spawn | ready | prewarm |
-    # register | none
+    # wait | resume | withdraw | gone | gateways | settle | drain | terminate | kill | backoff | spawn | ready |
+    # prewarm | register | none
     name: str
     state: str  # pending | running | succeeded | failed | skipped
     started: str | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from registry_client.backend import Backend, Capability, Inspection
 from registry_client.errors import RegistryError, RegistryRejected
+from registry_client.gateways import GATEWAY_SERVICE
 from registry_client.lease import Lease, rpc_timeout
 from registry_client.model import Entry
 
@@ -167,7 +168,9 @@ class Doctor:
         node, began = self._host.spec.node, monotonic()
         before, served = self._held(), self._host.serving()
         snapshot = await patient.backend.list()
-        found = [_held(entry) for entry in snapshot.entries if entry.node == node]
+        # A gateway beside this daemon may have the host's name, too.
+        ours = (entry for entry in snapshot.entries if entry.node == node and entry.service != GATEWAY_SERVICE)
+        found = [_held(entry) for entry in ours]
         can_delete = Capability.DEREGISTER in patient.backend.capabilities
         findings = judge_entries(
             f"entries in {patient.name}", found, {*before, *self._held()}, bound, can_delete=can_delete

@@ -6,8 +6,6 @@ one call. A registry that is away never stops a unit: the beats are tried again.
 
 `withdraw` fences first: no call that could prolong the entry is under way or will be made when the waiting for its
 removal begins. Every registration prolongs, so one that only brings other values (a weight) obeys the same gate.
-
-A registry that has lost many entries of the host gets them back one after the other, not all at once.
 """
 
 from __future__ import annotations
@@ -26,14 +24,15 @@ from registry_client.lease import Lease
 from registry_client.model import Entry, LeaseKey
 
 from ..host.clock import chance, monotonic
+from .herd import Herd
 from .outage import Outage, counted
 
 log = logging.getLogger("unitd.heartbeat")
 
+ANNOUNCING = frozenset((Capability.STATUS, Capability.UPDATE_WITHOUT_RENEWAL))
 TOGETHER = 0.05  # share of the ttl: beats due within it travel with the first one
 # What is wrong with one entry, not with the registry: each unit is named.
 OF_ONE_ENTRY = frozenset({"bad_entry", "bad_ttl", "stale_generation"})
-REGISTRATIONS_PER_SECOND = 50.0  # of one host, of entries that its registry has lost
 REGISTRATIONS_AT_ONCE = 32  # as many as any registry answers within the time limit of one
 RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
 
@@ -69,19 +68,6 @@ class Agent:
     def key(self) -> LeaseKey:
         """What renewals name it by."""
         return LeaseKey(self.entry.service, self.entry.instance, self.entry.generation)
-
-
-class Herd:
-    """Spreads calls that many agents want to make at the same moment: so many per second, in an order by chance."""
-
-    def __init__(self, per_second: float = REGISTRATIONS_PER_SECOND) -> None:
-        self._gap = 1.0 / per_second
-        self._last = -math.inf
-
-    def slot(self, now: float) -> float:
-        """When the next of them may be made."""
-        self._last = max(self._last, now) + self._gap * (1.0 + 0.5 * chance())
-        return self._last
 
 
 class Heartbeats:
@@ -155,19 +141,37 @@ class Heartbeats:
             longer = max(agent.lease.ttl_seconds, self._granted.get(ttl_seconds, ttl_seconds))
             agent.lease = replace(agent.lease, ttl_seconds=longer)
 
+    def fence(self, unit: str) -> None:
+        """Stop beating; what is under way is left to its end."""
+        agent = self._agents[unit]
+        agent.fenced, agent.due_at = True, math.inf
+        self._outage.forget(unit)
+
+    def keeps(self, unit: str) -> bool:
+        """There is an agent that beats, or tries to."""
+        agent = self._agents.get(unit)
+        return agent is not None and not agent.fenced
+
+    async def announce(self, unit: str) -> None:
+        """Stop beating, and tell readers that it leaves, where the registry can say so; `withdraw` follows."""
+        await self._leave(unit, self._agents[unit], delete=False)
+
     async def withdraw(self, unit: str, *, deregister: bool) -> Lease:
         """Stop beating, and say or do in the registry what it allows; the lease tells how long the entry can live.
 
         Never fails: what the registry did not answer is for whoever waits for the removal.
         """
         agent = self._agents[unit]
-        agent.fenced, agent.due_at = True, math.inf
-        self._outage.forget(unit)
+        await self._leave(unit, agent, delete=deregister and Capability.DEREGISTER in self._backend.capabilities)
+        return agent.lease
+
+    async def _leave(self, unit: str, agent: Agent, *, delete: bool) -> None:
+        self.fence(unit)
         while agent.calls:  # answered or cut at the backend's time limit
             await asyncio.wait(agent.calls)
         agent.lease = leases.withdrawn(agent.lease)
         try:
-            if deregister and Capability.DEREGISTER in self._backend.capabilities:
+            if delete:
                 await self._backend.deregister(agent.key)
                 agent.lease = leases.removed(agent.lease)
             else:
@@ -182,11 +186,10 @@ class Heartbeats:
                 log.log(level, "%s: %scannot announce that it leaves: %s", unit, self._name, error)
         except Exception:
             log.exception("%s: cannot announce that it leaves: the registry backend failed", unit)
-        return agent.lease
 
     async def _announce(self, agent: Agent) -> None:
         """Tell readers to send nothing more, without prolonging the entry."""
-        if {Capability.STATUS, Capability.UPDATE_WITHOUT_RENEWAL} <= self._backend.capabilities:
+        if self._backend.capabilities >= ANNOUNCING:
             agent.announced = True
             await self._backend.update(replace(agent.entry, status="draining", weight=0))
 

@@ -103,6 +103,7 @@ class Metrics:
             ("unitd_operation_step_seconds", "One step of an operation.", ("step",), measures.steps),
             ("unitd_removal_wait_seconds", "Until an entry had gone everywhere.", ("outcome",), measures.removals),
             ("unitd_removal_wait_ratio", "The same, by the time that was promised.", (), measures.removal_ratios),
+            ("unitd_gateway_wait_seconds", "Until gateways sent no more.", ("service", "outcome"), measures.gateways),
             ("unitd_drain_seconds", "Until work in flight had ended.", ("service", "outcome"), measures.drains),
         ):  # fmt: skip
             family = Family(name, "histogram", text)

@@ -35,6 +35,7 @@ _STEP_OF_PHASE = {
 }
 _STEP_WORDS = {
     "gone": "waiting for the registry entry to go",
+    "gateways": "waiting for gateways to send to it no more",
     "ready": "waiting until it is ready",
     "register": "waiting for the registry to confirm",
 }
@@ -186,6 +187,13 @@ class Operations:
         for tracked in self._ledger.open_of(unit):
             if tracked.begun:
                 self._step(tracked, name, _STEP_WORDS[name])
+
+    def on_detail(self, unit: str, name: str, detail: str) -> None:
+        """What has come of the step of that name, before the next one begins."""
+        for tracked in self._ledger.open_of(unit):
+            steps = tracked.operation.steps
+            if steps and steps[-1].name == name:
+                steps[-1].detail = detail
 
     def on_registered(self, name: str, unit: Unit) -> None:
         """The registry has confirmed the unit's entry."""

@@ -300,7 +300,9 @@ class Orders:
         if verb == "stop":
             return StopRequested(force)
         waits_for = self.waits_for(runner.next_spec or runner.spec)
-        return StartRequested(waits_for) if verb == "start" else RestartRequested(force, waits_for)
+        if verb == "start":
+            return StartRequested(waits_for)
+        return RestartRequested(force, waits_for, bool(command.parameters.get("no_drain", False)))
 
     def _is_up(self, name: str) -> bool:
         return self._runners.by_name[name].unit.phase not in (Phase.STOPPED, Phase.FATAL)

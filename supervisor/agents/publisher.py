@@ -72,6 +72,11 @@ class Publisher:
         return unit_entry(self._node, spec, spec.service, runner.unit.attempt, iso(runner.started_wall), share)
 
 
+def can_answer(unit: Unit | None) -> bool:
+    """It has a process that has not been given up, so that whoever sends to it may get an answer."""
+    return unit is not None and unit.live and not unit.crashed and not unit.dead
+
+
 def is_published(unit: Unit) -> bool:
     """It is in the registry, and nobody takes it out."""
     return unit.phase is Phase.RUNNING and unit.published and unit.healthy and not unit.drained

@@ -19,7 +19,7 @@ from registry_client.lease import Lease, LeaseState
 from registry_client.model import Entry
 
 from ..host.clock import monotonic
-from .heartbeat import Heartbeats
+from .heartbeat import ANNOUNCING, Heartbeats
 
 log = logging.getLogger("unitd.registry")
 
@@ -101,6 +101,24 @@ class Registries:
         """Other values for an entry that is kept."""
         for registry in self.all:
             registry.heartbeats.change(unit, entry, registry.ttl(ttl_seconds))
+
+    def fence(self, unit: str) -> None:
+        """No renewal of its entry begins from now on; `withdraw` follows."""
+        for registry in self.all:
+            registry.heartbeats.fence(unit)
+
+    @property
+    def can_announce(self) -> bool:
+        """Each can say of an entry that is there that it leaves."""
+        return all(registry.backend.capabilities >= ANNOUNCING for registry in self.all)
+
+    async def announce(self, unit: str) -> None:
+        """Tell the readers of all registries that it leaves, as far as those can say so; `withdraw` follows."""
+        await asyncio.gather(*(registry.heartbeats.announce(unit) for registry in self.all))
+
+    def keeps(self, unit: str) -> bool:
+        """Its entry is renewed, or tried to be registered, somewhere."""
+        return any(registry.heartbeats.keeps(unit) for registry in self.all)
 
     async def withdraw(self, unit: str, *, deregister: bool) -> Mapping[str, Lease]:
         """Stop all its heartbeats; by registry, what is known of how long the entry can live there."""

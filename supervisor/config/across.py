@@ -26,23 +26,23 @@ def check_across(groups: Mapping[str, Group], daemon: DaemonSpec, problems: Prob
 
 def _check_ports(groups: Iterable[Group], daemon: DaemonSpec, problems: Problems) -> None:
     claims: dict[tuple[str, int], tuple[str, Group | None]] = {}
-    ours = daemon.http.listen if daemon.http else None
-    if ours is not None:
-        claims[ours] = "[http] listen", None
+    if daemon.http is not None:
+        claims[daemon.http.listen] = "[http] listen", None
+    if daemon.checks is not None:
+        claims.setdefault(daemon.checks, ("[checks] listen", None))
+    everywhere = {port: (address, port) for address, port in claims if address in _EVERYWHERE}
     for group in groups:
         told: set[str] = set()  # one error for each other claimant is enough, however many ports they share
         for spec in group.specs:
             if (service := spec.service) is None:
                 continue
-            address = service.address
-            if ours is not None and ours[0] in _EVERYWHERE and service.port == ours[1]:
-                address = ours[0]
-            owner, other = claims.setdefault((address, service.port), (f"unit {spec.name}", group))
+            place = everywhere.get(service.port, (service.address, service.port))
+            owner, other = claims.setdefault(place, (f"unit {spec.name}", group))
             by = other.name if other else owner
             if other is not group and by not in told:
                 told.add(by)
-                place = f" ({_place(other, 'service.port')})" if other else ""
-                reason = f"{spec.name} would have {service.address}:{service.port}, which {owner} has{place}"
+                where = f" ({_place(other, 'service.port')})" if other else ""
+                reason = f"{spec.name} would have {service.address}:{service.port}, which {owner} has{where}"
                 problems.add(group.error("service.port", reason))
 
 

@@ -61,16 +61,15 @@ def hook(value: Any) -> Hook:
 
 
 def in_flight(value: Any) -> tuple[InFlight, HttpCall | None]:
-    """ "connections", "none", or a table with the request that tells."""
+    """ "connections", "gateways", "none", or a table with the request that tells."""
     if isinstance(value, dict):
         members = _members(value, {"http": http_call}, '{ http = "/inflight" }')
         if not members:
-            raise Invalid('must be "connections", "none", or a table such as { http = "/inflight" }: it is empty')
+            raise Invalid(f"must be {_IN_FLIGHT}: it is empty")
         return InFlight.HTTP, members["http"]
-    words = {each.value: each for each in (InFlight.CONNECTIONS, InFlight.NONE)}
+    words = {each.value: each for each in (InFlight.CONNECTIONS, InFlight.GATEWAYS, InFlight.NONE)}
     if not isinstance(value, str) or value not in words:
-        wanted = '"connections", "none", or a table such as { http = "/inflight" }'
-        raise Invalid(f"must be {wanted}, not {describe(value)}")
+        raise Invalid(f"must be {_IN_FLIGHT}, not {describe(value)}")
     return words[value], None
 
 
@@ -119,6 +118,7 @@ def _argv(value: Any) -> tuple[str, ...]:
     return values.command(value)
 
 
+_IN_FLIGHT = '"connections", "gateways", "none", or a table such as { http = "/inflight" }'
 _CALL_KEYS: Mapping[str, Converter] = {"method": _METHOD, "path": _PATH, "port": _port, "headers": _headers}
 _HOOK_KEYS: Mapping[str, Converter] = {"http": http_call, "signal": _signal, "exec": _argv, "timeout": _SOME_TIME}
 _WAYS = {"http": "http", "signal": "signal", "exec": "argv"}  # key -> field of Hook

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.model import DrainSpec, HttpCall, WarmupSpec
+from ..core.model import DrainSpec, HttpCall, InFlight, WarmupSpec
 from .fill import Filler
 from .schema import DRAIN, WARMUP
 from .words import DRAIN_HINTS, WARMUP_HINTS
@@ -35,7 +35,9 @@ def _check_drain(fill: Filler, written: dict[str, Any], spec: DrainSpec) -> None
             _check_port(fill, f"drain.{key}.http", hook.http)
     if spec.in_flight_call is not None:
         _check_port(fill, "drain.in_flight.http", spec.in_flight_call)
-    if "notify" not in written and not isinstance(written.get("in_flight"), dict):
+    if spec.in_flight is InFlight.GATEWAYS:
+        fill.complain("drain.in_flight", "needs a service: nobody sends to a unit that has none")
+    elif "notify" not in written and not isinstance(written.get("in_flight"), dict):
         fill.complain("drain", "needs notify, or a service: without both nothing could be drained")
 
 

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from .access import read_http
 from .across import check_across
 from .center import read_center
+from .checks import read_checks
 from .document import MAX_FILE_BYTES, Document
 from .fill import absolute, why_unreadable
 from .registries import read_registries
@@ -151,6 +152,7 @@ class _Loader:
             table = read_table(main, (name,), MAIN_TABLES[name], self.problems)
             top.update((MAIN_TABLES[name][key].field, value) for key, value in table.items())
         top["http"] = read_http(main, self.problems, schema=NODE_HTTP)
+        top["checks"] = read_checks(main, top["http"], self.problems)
         top["center"] = read_center(main, self.problems)
         top["registries"] = read_registries(main, self.problems)
         patterns = top.pop("files", ())

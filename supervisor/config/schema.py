@@ -52,9 +52,7 @@ DAEMON = {
     "restarts_per_minute": Key("integer", "600", values.integer(1, 1_000_000), "restarts_per_minute"),
     "mass_failure_percent": Key("integer", "50", values.integer(1, 100), "mass_failure_percent"),
     "audit_log": Key("path", "(audit.jsonl in state_dir)", values.any_text, "audit_log"),
-    "sigterm": Key(
-        '"stop" or "leave"', '"stop"', values.choice({word: word for word in ("stop", "leave")}), "sigterm"
-    ),
+    "sigterm": Key('"stop" or "leave"', '"stop"', values.choice({word: word for word in ("stop", "leave")}), "sigterm"),
     "log_level": Key(
         " or ".join(f'"{level}"' for level in _LEVELS),
         '"info"',
@@ -104,6 +102,7 @@ CENTER = {
     "token_file": Key("path", "(none)", values.text, "token_file"),
     "pull": Key("boolean", "true", values.boolean, "pull"),
 }
+CHECKS = {"listen": Key("address:port", "(off)", network.listen, "checks")}
 INCLUDE = {"files": Key("list of patterns", "[]", values.list_of(values.text, '["units.d/*.toml"]'), "files")}
 
 UNIT = {
@@ -180,6 +179,7 @@ RESTART = {
         "restart.removal",
     ),
     "settle_seconds": Key("duration", "0.5", _DURATION, "restart.settle_seconds"),
+    "gateway_seconds": Key("duration", "10", _DURATION, "restart.gateway_seconds"),
     "backoff_initial": Key("duration", "1", _DURATION, "restart.backoff_initial"),
     "backoff_factor": Key("number", "2", values.number(1, 100), "restart.backoff_factor"),
     "backoff_max": Key("duration", "60", _DURATION, "restart.backoff_max"),
@@ -189,7 +189,7 @@ RESTART = {
 DRAIN = {
     "notify": Key("hook", "(none)", calls.hook, "drain.notify"),
     "resume": Key("hook", "(none)", calls.hook, "drain.resume"),
-    "in_flight": Key('"connections", "none" or table', '"connections"', calls.in_flight, "drain.in_flight"),
+    "in_flight": Key('"connections", "gateways", "none" or table', '"connections"', calls.in_flight, "drain.in_flight"),
     "timeout": Key("duration", "30", _DURATION, "drain.timeout"),
     "quiet": Key("duration", "1", _DURATION, "drain.quiet"),
 }
@@ -226,7 +226,7 @@ LIMITS = {
 MAIN_TABLES: Mapping[str, Mapping[str, Key]] = {
     "daemon": DAEMON, "http": NODE_HTTP, "http.tls": HTTP_TLS, "http.access.NAME": HTTP_ACCESS,
     "registry": REGISTRY, "registry.tls": REGISTRY_TLS, "center": CENTER, "center.tls": REGISTRY_TLS,
-    "include": INCLUDE,
+    "checks": CHECKS, "include": INCLUDE,
 }  # fmt: skip
 UNIT_TABLES: Mapping[str, Mapping[str, Key]] = {
     "service": SERVICE, **PROBES, "drain": DRAIN, "warmup": WARMUP, "restart": RESTART, "logs": LOGS, "limits": LIMITS,

@@ -199,7 +199,8 @@ def way_out(spec: UnitSpec, bound: float) -> float:
     """The longest time from a unit's withdrawal to the end of its process; `bound` of a removal by expiry."""
     seconds = spec.stopwaitsecs
     if spec.service is not None:
-        seconds += bound + spec.restart.settle_seconds + (spec.drain or DrainSpec()).timeout
+        restart = spec.restart
+        seconds += bound + restart.gateway_seconds + restart.settle_seconds + (spec.drain or DrainSpec()).timeout
     return seconds
 
 

@@ -40,10 +40,11 @@ class StopRequested(Event):
 
 @dataclass(frozen=True, slots=True)
 class RestartRequested(Event):
-    """Somebody wants a new attempt; a unit that is down is started."""
+    """Somebody wants a new attempt; a unit that is down is started. `no_drain`: what it has in flight is given up."""
 
     force: bool = False
     waits_for: str = ""
+    no_drain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,14 @@ class TreeEmpty(Event):
 
 @dataclass(frozen=True, slots=True)
 class Gone(Event):
-    """Its entry was looked for and is not in the registry."""
+    """Its entry was looked for and is not in the registry.
+
+    `settled`: everybody who is known to have sent to it has said that they do no more.
+    """
 
     attempt: int
     withdrawal: int
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

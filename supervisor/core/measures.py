@@ -65,8 +65,8 @@ class Measures:
     """All of them. The comments name the labels."""
 
     __slots__ = (
-        "drains", "latencies", "operations", "removal_ratios", "removals", "requests", "requests_cut", "restarts",
-        "steps",
+        "drains", "gateways", "latencies", "operations", "removal_ratios", "removals", "requests", "requests_cut",
+        "restarts", "steps",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -76,6 +76,7 @@ class Measures:
         self.removals = Histograms()  # outcome: until an entry had gone from all registries
         self.removal_ratios = Histograms(RATIOS)  # the same, as a share of the time within which it was promised
         self.removal_ratios.begin()
+        self.gateways = Histograms()  # service, outcome: until those who sent to a unit had said that they do no more
         self.drains = Histograms()  # service, outcome
         self.requests_cut = Counts()  # unit
         self.restarts = Counts()  # unit, cause

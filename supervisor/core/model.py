@@ -104,6 +104,7 @@ class InFlight(Enum):
 
     CONNECTIONS = "connections"  # the kernel tells, of the connections to its port
     HTTP = "http"  # the unit tells
+    GATEWAYS = "gateways"  # those who send to it tell, as far as they do; else the kernel
     NONE = "none"  # nobody can tell: the drain takes its whole time
 
 
@@ -144,6 +145,7 @@ class RestartPolicy:
     stable_seconds: float = 10.0  # ready for so long: earlier failures are forgotten
     removal: Removal = Removal.EXPIRE
     settle_seconds: float = 0.5  # what was sent just before the entry went may still be on its way
+    gateway_seconds: float = 10.0  # so long gateways that send to it are waited for, once they were told; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,7 @@ class DaemonSpec:
         RegistrySpec(ttl_seconds=DEFAULT_TTL_SECONDS),
     )  # the main one first; entries are in all of them
     center: CenterSpec | None = None  # None: whoever commands connects to us
+    checks: tuple[str, int] | None = None  # where the checks of load balancers are answered; None: nowhere
 
     @property
     def registry_ttl_seconds(self) -> float:

@@ -14,7 +14,7 @@ _ANY = object
 _KNOWN: dict[str, dict[str, type]] = {
     "start": {},
     "stop": {"force": bool},
-    "restart": {"force": bool},
+    "restart": {"force": bool, "no_drain": bool},
     "signal": {"signal": _ANY},
     "drain": {"owner": str, "for_seconds": _ANY, "until": str},
     "undrain": {},

@@ -93,6 +93,7 @@ FIELDS: dict[str, tuple[str, Effect]] = {
     "restart.stable_seconds": ("restart.stable_seconds", _LIVE),
     "restart.removal": ("restart.removal", _LIVE),
     "restart.settle_seconds": ("restart.settle_seconds", _LIVE),
+    "restart.gateway_seconds": ("restart.gateway_seconds", _LIVE),
     # Pipes and files are those that the process was started with.
     "logs.stdout": ("logs.stdout", _RESTART),
     "logs.stderr": ("logs.stderr", _RESTART),

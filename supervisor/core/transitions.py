@@ -126,7 +126,8 @@ def stop_running(unit: Unit, event: StopRequested, spec: UnitSpec) -> Answer:
 
 
 def restart_running(unit: Unit, event: RestartRequested, spec: UnitSpec) -> Answer:
-    return paths.out(replace(unit, wanted=True, forced=event.force, reason=""), spec)
+    dead = unit.dead or event.no_drain
+    return paths.out(replace(unit, wanted=True, forced=event.force, dead=dead, reason=""), spec)
 
 
 def drain_running(unit: Unit, event: DrainRequested, spec: UnitSpec) -> Answer:
@@ -186,7 +187,11 @@ def start_leaving(unit: Unit, event: StartRequested, spec: UnitSpec) -> Answer:
 def restart_leaving(unit: Unit, event: RestartRequested, spec: UnitSpec) -> Answer:
     if not unit.live:
         return paths.enter(unit, Phase.BACKOFF, wanted=True, delay_over=True, crashed=False)
-    return _leave(replace(unit, wanted=True, crashed=False, forced=unit.forced or event.force), spec)
+    unit = replace(unit, wanted=True, crashed=False, forced=unit.forced or event.force)
+    if event.no_drain:
+        unit = replace(unit, dead=True, leaving=True)
+        return paths.drained(unit, spec) if unit.phase is Phase.DRAINING else (unit, ())
+    return _leave(unit, spec)
 
 
 def stop_leaving(unit: Unit, event: StopRequested, spec: UnitSpec) -> Answer:
@@ -225,7 +230,10 @@ def dead_leaving(unit: Unit, event: LivenessLost, spec: UnitSpec) -> Answer:
 
 def gone(unit: Unit, event: Gone | Unconfirmed, spec: UnitSpec) -> Answer:
     unit = replace(unit, published=False)
-    return paths.settle(unit, spec) if unit.live else paths.down(unit)
+    if not unit.live:
+        return paths.down(unit)
+    settled = isinstance(event, Gone) and event.settled
+    return paths.drain(unit, spec) if settled else paths.settle(unit, spec)
 
 
 def unconfirmed(unit: Unit, event: Unconfirmed, spec: UnitSpec) -> Answer:

@@ -85,11 +85,16 @@ def _delegated(folder: Path) -> bool:
 
 
 def open_home(setting: str) -> Path | None:
-    """The daemon's folder below the one that `find_base` finds, and a word in the log. Raises OSError."""
+    """The folder for this daemon's units, where the setting and the machine allow one; else None. Raises OSError."""
     base = find_base(setting)
-    words = f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2"
-    log.info("units get %s", words)
+    log.info("units get %s", f"cgroups below {base}" if base else "process groups: there is no delegated cgroup v2")
     return make_home(base) if base else None
+
+
+def close_home(home: Path) -> None:
+    """Remove it, and what earlier daemons have left beside it."""
+    UnitGroup(str(home)).remove()
+    remove_old_homes(home.parent)
 
 
 def make_home(base: Path) -> Path:

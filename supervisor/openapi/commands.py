@@ -15,12 +15,17 @@ _SIGNAL = (
 )
 _NOTHING = options("None.")
 _FORCE = options("How.", force=or_null(flag("Even if the registry cannot confirm that the entry is gone.")))
+_RESTART = options(
+    "How.",
+    force=or_null(flag("Even if the registry cannot confirm that the entry is gone.")),
+    no_drain=or_null(flag("What it has in flight is given up: it does not answer any more.")),
+)
 _UNTIL = text("ISO 8601 with a time zone, not past.", format="date-time")
 
 PARAMETERS: dict[str, Schema] = {
     "start": _NOTHING,
     "stop": _FORCE,
-    "restart": _FORCE,
+    "restart": _RESTART,
     "drain": {
         **options(
             "For how long; without these until it is undrained.",

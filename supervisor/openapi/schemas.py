@@ -14,8 +14,8 @@ PHASES = (
     "stopping", "killing", "fatal",
 )  # fmt: skip
 STEPS = (
-    "wait", "resume", "withdraw", "gone", "settle", "drain", "terminate", "kill", "backoff", "spawn", "ready",
-    "prewarm", "register", "none",
+    "wait", "resume", "withdraw", "gone", "gateways", "settle", "drain", "terminate", "kill", "backoff", "spawn",
+    "ready", "prewarm", "register", "none",
 )  # fmt: skip
 EFFECTS = ("none", "live", "reregister", "restart", "new", "removed")
 

@@ -96,12 +96,13 @@ def stop_command(session: Session, names: tuple[str, ...], how: How, force: bool
 @names_argument
 @order_options
 @force_option
-def restart_command(session: Session, names: tuple[str, ...], how: How, force: bool) -> int:
+@click.option("--no-drain", is_flag=True, help="Give up what the unit has in flight: it does not answer any more.")
+def restart_command(session: Session, names: tuple[str, ...], how: How, force: bool, no_drain: bool) -> int:
     """Stop units and start them again; a stopped one is started.
 
     The units of one service go one after another, each at full weight before the next.
     """
-    return give(session, "restart", names, how, _force(force))
+    return give(session, "restart", names, how, _force(force) | ({"no_drain": True} if no_drain else {}))
 
 
 def _force(force: bool) -> dict[str, Any]:

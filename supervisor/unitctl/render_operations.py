@@ -12,6 +12,7 @@ MANY = 10  # from more operations than this on, progress is summed up
 STEP_WORDS = {
     "withdraw": "stopping the heartbeat",
     "gone": "waiting for the registry entry to go",
+    "gateways": "waiting for gateways to send to it no more",
     "settle": "giving gateways time to act on it",
     "drain": "waiting for the work in flight",
     "terminate": "waiting for the processes to end",

@@ -54,12 +54,17 @@ def restarted(*seconds_ago: float, fatal: bool = False) -> History:
     return History(tuple(NOW - each for each in seconds_ago), NOW - 1 if fatal else None, NOW)
 
 
+DRAINING = replace(ENTRY, status="draining")
 RULES: list[tuple[str, dict[str, Any], Verdict, str]] = [
     ("not in the registry", {"entry": None}, Verdict.REFUSE, "unknown_instance"),
     ("about an older life", {"voices": (voice(generation=6),)}, Verdict.REFUSE, "generation"),
     ("about a life to come", {"voices": (voice(generation=8),)}, Verdict.WAIT, "generation"),
     ("restarted since, says its node", {"word": Word.NEWER}, Verdict.REFUSE, "generation"),
-    ("draining", {"entry": replace(ENTRY, status="draining")}, Verdict.REFUSE, "not_up"),
+    ("draining", {"entry": DRAINING, "word": Word.BUSY}, Verdict.REFUSE, "not_up"),
+    ("gone", {"has_left": True, "word": Word.HEALTHY}, Verdict.REFUSE, "not_up"),
+    ("draining, and nobody was asked why", {"entry": DRAINING, "word": Word.NOT_ASKED}, Verdict.WAIT, ASK),
+    ("draining, for its probe fails", {"entry": DRAINING, "word": Word.UNHEALTHY}, Verdict.RESTART, "quorum"),
+    ("gone, for its probe fails", {"has_left": True, "voices": BOTH[:1]}, Verdict.RESTART, "node_agrees"),
     ("its own operation", {"operation": "fo-1", "operation_is_own": True}, Verdict.REFUSE, "under_way"),
     ("its service's operation", {"operation": "fo-1"}, Verdict.WAIT, "under_way"),
     ("its node is at it", {"word": Word.BUSY}, Verdict.REFUSE, "under_way"),
@@ -95,7 +100,7 @@ def test_each_rule_has_its_verdict_and_its_name(facts: dict[str, Any], verdict: 
     [
         ({"entry": None}, {"operation": "fo-1"}),
         ({"voices": (voice(generation=6),)}, {"entry": replace(ENTRY, status="draining")}),
-        ({"entry": replace(ENTRY, status="draining")}, {"operation": "fo-1", "operation_is_own": True}),
+        ({"entry": DRAINING, "word": Word.BUSY}, {"operation": "fo-1", "operation_is_own": True}),
         ({"operation": "fo-1", "operation_is_own": True}, {"preserved": "most of it"}),
         ({"voices": DOUBTED, "word": Word.HEALTHY}, {"preserved": "most of it"}),
         ({"preserved": "most of it"}, {"word": Word.UNREACHABLE}),

@@ -44,8 +44,11 @@ def test_a_unit_may_be_told_by_a_signal(written: str, number: int) -> None:
     assert unit(SERVICE + f"drain.notify.signal = {written}").drain == DrainSpec(Hook(signal=number))
 
 
-@pytest.mark.parametrize(("written", "way"), [('"connections"', InFlight.CONNECTIONS), ('"none"', InFlight.NONE)])
-def test_what_is_in_flight_may_be_told_by_connections_or_by_nobody(written: str, way: InFlight) -> None:
+@pytest.mark.parametrize(
+    ("written", "way"),
+    [('"connections"', InFlight.CONNECTIONS), ('"gateways"', InFlight.GATEWAYS), ('"none"', InFlight.NONE)],
+)
+def test_what_is_in_flight_may_be_told_by_connections_or_gateways_or_nobody(written: str, way: InFlight) -> None:
     assert unit(SERVICE + f"drain.in_flight = {written}").drain == DrainSpec(in_flight=way)
 
 
@@ -104,7 +107,8 @@ def test_a_unit_without_a_service_may_be_told_to_finish() -> None:
             "on one line",
         ),
         (SERVICE + "drain.in_flight = {}", "drain.in_flight", "it is empty"),
-        (SERVICE + "drain.in_flight = 'requests'", "drain.in_flight", '"connections", "none", or a table'),
+        (SERVICE + "drain.in_flight = 'requests'", "drain.in_flight", '"connections", "gateways", "none", or a table'),
+        ("drain = { notify = { signal = 'USR1' }, in_flight = 'gateways' }", "drain.in_flight", "needs a service"),
         (SERVICE + "drain.http = '/drain'", "drain.http", "write notify = "),
         (SERVICE + "warmup.step = 0", "warmup.step", "from 1 to 100"),
         (SERVICE + "warmup.slow = 1", "warmup.slow", "unknown key"),

@@ -60,7 +60,6 @@ def files(units: str = WEB, **more: str) -> dict[str, str]:
     packaged = (PROJECT / "etc/unitd.toml").read_text()
     head, _, tail = packaged.partition("[registry]")
     head = head.replace('# node = "web-7"', 'node = "host"')
-    head += 'cgroup = "/sys/fs/cgroup/system.slice/unitd-units.service"\n'
     found["/etc/unitd/unitd.toml"] = head + _registry(tail)
     found["/etc/unitd/units.d/web.toml"] = units
     found[f"{SYSTEM}/net.service"] = NETWORK

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,3 +32,16 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
     yield make
     for host in made:
         host.close()
+
+
+@pytest.fixture
+def system_python() -> None:
+    """The interpreter that runs the tests may be in a home, which the service does not see."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    program = shutil.which("python3", path="/usr/bin")
+    say = "import sys; print('%d.%d' % sys.version_info[:2], end='')"
+    if (
+        program is None
+        or subprocess.run([program, "-c", say], capture_output=True, text=True, check=False).stdout != version
+    ):
+        pytest.skip(f"/usr/bin/python3 is not Python {version}")

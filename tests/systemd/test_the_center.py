@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-
 import pytest
 
 from tests.systemd.booted import PROJECT, SYSTEM
@@ -20,19 +16,6 @@ sys.path[:0] = ["{SOURCE}", "{PACKAGES}"]
 from control_center.boot import main
 sys.exit(main())
 """
-
-
-@pytest.fixture
-def system_python() -> None:
-    """The interpreter that runs the tests may be in a home, which the service does not see."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    program = shutil.which("python3", path="/usr/bin")
-    say = "import sys; print('%d.%d' % sys.version_info[:2], end='')"
-    if (
-        program is None
-        or subprocess.run([program, "-c", say], capture_output=True, text=True, check=False).stdout != version
-    ):
-        pytest.skip(f"/usr/bin/python3 is not Python {version}")
 
 
 @pytest.mark.usefixtures("system_python")

@@ -217,6 +217,16 @@ def test_entries_of_nobody_are_stale_and_those_of_other_nodes_are_none_of_ours(h
     run(scenario())
 
 
+def test_what_a_gateway_says_that_has_the_hosts_name_is_no_entry_of_a_unit(host: Host) -> None:
+    async def scenario() -> None:
+        await host.registry.register(host.add("web"), TTL)
+        gateway = replace(host.entries[0], service="unit-gateway", instance="here.edge/web", unit="edge", generation=7)
+        await host.registry.register(gateway, TTL)
+        assert outcome((await host.examine())[0], "entries") == "ok"
+
+    run(scenario())
+
+
 def test_a_newer_entry_than_the_daemon_knows_is_a_problem(host: Host) -> None:
     async def scenario() -> None:
         await host.registry.register(replace(host.add("web", attempt=3), generation=9), TTL)

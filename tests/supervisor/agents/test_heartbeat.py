@@ -17,7 +17,8 @@ from registry_client.lease import LeaseState
 from registry_client.model import Entry, Grant, LeaseKey
 from registry_client.testing import FakeBackend
 from supervisor.agents import heartbeat
-from supervisor.agents.heartbeat import REGISTRATIONS_PER_SECOND, Heartbeats, Herd
+from supervisor.agents.heartbeat import Heartbeats
+from supervisor.agents.herd import REGISTRATIONS_PER_SECOND, Herd
 from supervisor.host.clock import monotonic
 from tests.supervisor.running import run, until
 
@@ -143,6 +144,47 @@ def test_withdrawing_waits_for_a_renewal_in_flight_before_anything_else_is_said(
         assert lease.last_possible_at is not None and lease.last_possible_at >= released
         await it.beats.close()
         await backend.close()
+
+    run(scenario())
+
+
+def test_a_fence_stops_the_beats_and_says_nothing() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart", "other")
+            assert it.beats.keeps("cart") and not it.beats.keeps("nobody")
+            it.beats.fence("cart")
+            assert not it.beats.keeps("cart") and it.beats.keeps("other")
+            before = len(it.backend.calls)
+            await until(lambda: len(it.backend.calls) > before + 1, "the other unit goes on")
+            assert all(method == "renew" and "cart" not in str(key) for method, key in it.backend.calls[before:])
+
+    run(scenario())
+
+
+def test_an_entry_may_be_announced_to_leave_before_it_is_deleted() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.announce("cart")
+            held = await it.held()
+            assert held is not None and (held.status, held.weight) == ("draining", 0)
+            lease = await it.beats.withdraw("cart", deregister=True)
+            assert await it.held() is None and lease.last_possible_at is None
+            assert [method for method, _ in it.backend.calls if method != "renew"][-2:] == ["update", "deregister"]
+
+    run(scenario())
+
+
+def test_a_withdrawal_that_was_only_announced_can_be_taken_back() -> None:
+    async def scenario() -> None:
+        async with fleet() as it:
+            await it.published("cart")
+            await it.beats.announce("cart")
+            it.confirmed.clear()
+            await it.published("cart")
+            held = await it.held()
+            assert held is not None and held.status == "up"
 
     run(scenario())
 

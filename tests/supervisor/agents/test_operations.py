@@ -42,6 +42,24 @@ async def fleet(folder: Path, *specs: UnitSpec) -> AsyncIterator[Fleet]:
 # Ends, by verb.
 
 
+def test_what_has_come_of_a_step_is_its_detail_and_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with fleet(tmp_path, service("cart:0")) as it:
+            it.up("cart:0")
+            it.held.add(Withdraw)
+            (operation,) = it.stop("cart:0")
+            it.operations.on_step("cart:0", "gateways")
+            assert operation.steps[-1].detail == "waiting for gateways to send to it no more"
+            it.operations.on_detail("cart:0", "gateways", "gw-1 has not said so")
+            it.operations.on_detail("cart:0", "settle", "not this one")
+            it.operations.on_detail("nobody", "gateways", "not this one")
+            it.release(Withdraw)
+            assert steps(operation)[:2] == [("withdraw", "succeeded"), ("gateways", "succeeded")]
+            assert operation.steps[1].detail == "gw-1 has not said so"
+
+    run(scenario())
+
+
 def test_a_start_goes_through_spawn_and_ready(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with fleet(tmp_path) as it:

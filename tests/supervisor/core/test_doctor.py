@@ -124,8 +124,8 @@ def test_units_that_serve_and_are_nowhere_are_a_problem() -> None:
 
 def test_the_way_out_is_everything_that_is_waited_for() -> None:
     drained = unit("web", stopwaitsecs=7.0, drain=DrainSpec(timeout=20.0))
-    assert doctor.way_out(drained, 10.5) == 7.0 + 10.5 + 0.5 + 20.0
-    assert doctor.way_out(unit("web", stopwaitsecs=7.0), 10.5) == 7.0 + 10.5 + 0.5 + 30.0
+    assert doctor.way_out(drained, 10.5) == 7.0 + 10.5 + 10.0 + 0.5 + 20.0
+    assert doctor.way_out(unit("web", stopwaitsecs=7.0), 10.5) == 7.0 + 10.5 + 10.0 + 0.5 + 30.0
     assert doctor.way_out(unit("job", service=False, stopwaitsecs=7.0), 10.5) == 7.0
 
 

@@ -122,6 +122,16 @@ def test_each_attempt_begins_with_nothing_of_the_last_one() -> None:
 # The exit path.
 
 
+def test_what_all_gateways_have_acknowledged_has_settled() -> None:
+    unit, _ = after(running(SETTLING), SETTLING, StopRequested())
+    unit, actions = after(unit, SETTLING, Gone(1, 1, settled=True))
+    assert (unit.phase, kinds(actions), unit.published) == (Phase.DRAINING, [Drain, ArmTimer], False)
+    dead, _ = after(running(SETTLING), SETTLING, LivenessLost(1, "deaf"), Gone(1, 1, settled=True))
+    assert dead.phase is Phase.STOPPING, "nothing is awaited of one that does not answer"
+    ended, _ = after(running(SETTLING), SETTLING, StopRequested(), Exited(1, CLEAN, 9.0, 0.5), Gone(1, 1, settled=True))
+    assert ended.phase is Phase.STOPPED
+
+
 def test_a_stop_goes_through_withdraw_gone_settle_drain_terminate_in_this_order() -> None:
     unit, actions = after(running(SETTLING), SETTLING, StopRequested())
     assert (unit.phase, actions) == (Phase.EXPIRING, (Withdraw(1, 1),))

@@ -208,7 +208,7 @@ class World:
         assert not self.under_way(), "withdrawn twice"
         self.beating = False
         if self.registry_answers and self.rng.random() < 0.8:
-            self.truths.append(Gone(attempt, withdrawal))
+            self.truths.append(Gone(attempt, withdrawal, settled=self.rng.random() < 0.3))
         else:
             self.truths.append(Unconfirmed(attempt, withdrawal, "no answer"))
 
