@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -34,7 +35,9 @@ def test_a_second_daemon_on_the_same_state_is_refused(host: Host) -> None:
     ended = _second(host, "second.toml", socket="s2")
 
     assert ended.returncode == 2
-    assert f"another unitd runs on {host.folder}/state; stop it, or give this one another state_dir" in ended.stderr
+    assert host.daemon is not None
+    who = rf"another unitd \(pid {host.daemon.pid}, since \S+Z, {host.config}\)"
+    assert re.search(f"{who} runs on {host.folder}/state; stop it, or give this one another state_dir", ended.stderr)
     assert "Traceback" not in ended.stderr
     assert host.unit("web")["pid"] == pid and len(host.processes()) == 1
 

@@ -143,7 +143,7 @@ def test_a_process_of_which_nothing_is_known_is_found_and_replaced(scene: Scene)
 def test_a_daemon_may_be_killed_while_it_takes_up_what_a_killed_one_has_left(scene: Scene) -> None:
     order = Order.new("restart", "web")
     assert scene.die_in(order, 4, "after")
-    for number in (5, 7, 9, 11):
+    for number in (3, 4, 5, 6):
         scene.run_and_die(number, "before")
     scene.run()
 
