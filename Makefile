@@ -50,12 +50,14 @@ diagram: .venv/.installed-for-tests
 
 # A Debian package for this very release of Debian: dist/unitd_VERSION_ARCHITECTURE.deb
 deb:
-	packaging/build-deb $(SYSTEM_PYTHON)
+	@mkdir -p build
+	flock build/.lock packaging/build-deb $(SYSTEM_PYTHON)
 
 # The same without the package manager; configuration that is there is kept, and `make uninstall` keeps it too.
 install:
+	@mkdir -p build
 	rm -rf build/install
-	packaging/stage build/install $(PREFIX) $(BASE) $(BASE)/lib/systemd/system $(SYSTEM_PYTHON)
+	flock build/.lock packaging/stage build/install $(PREFIX) $(BASE) $(BASE)/lib/systemd/system $(SYSTEM_PYTHON)
 	packaging/install build/install "$(DESTDIR)" $(PREFIX)
 
 uninstall:
