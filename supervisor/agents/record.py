@@ -61,9 +61,9 @@ class Recorder:
         elif before.live and not unit.live and name in self._processes:
             self._journal.forget_process(name)
             self._processes.discard(name)
+        self.unit(runner, actions)  # before the fence: a unit that seems to serve still would be published again
         if unit.withdrawal != before.withdrawal and name in self._entries:
             self._journal.record_fence(name)
-        self.unit(runner, actions)
         if before.published and not unit.published and name in self._entries:
             self._journal.forget_entry(name)
             self._entries.discard(name)

@@ -41,7 +41,7 @@ from ..core.events import (
 from ..core.model import Exit, Phase, Unit, UnitSpec
 from ..host import tree
 from ..host.clock import monotonic, wall
-from ..host.journal import Journal
+from ..host.journal import Journal, ProcessRecord
 from ..host.process import Processes
 from ..host.runner import Runners
 from .ledger import Ledger, Tracked
@@ -70,6 +70,7 @@ class Tree:
     attempt: int
     leader: int | None
     others: tuple[int, ...] = ()
+    ticks: int | None = None  # when the leader began
 
 
 class Recovery:
@@ -162,7 +163,7 @@ class Recovery:
             if leader is None and known is None:
                 known = Exit(ENDED, wall=wall())
             others = found.others if found is not None else ()
-            self._processes.adopt(spec, unit.attempt, leader, others, known)
+            self._processes.adopt(spec, unit.attempt, leader, others, known, found.ticks if found is not None else None)
             if unit.phase is Phase.STARTING and unit.pid is None and leader is not None:
                 self._spawned[name] = Spawned(unit.attempt, leader)
         now = monotonic()
@@ -187,7 +188,7 @@ class Recovery:
             phase=Phase.RUNNING, wanted=True, attempt=attempt, live=True, pid=found.leader, ready_at=monotonic(),
             published=published, drained=runner.unit.drained, reason=LEFT,
         )  # fmt: skip
-        self._processes.adopt(runner.spec, attempt, found.leader, found.others)
+        self._processes.adopt(runner.spec, attempt, found.leader, found.others, ticks=found.ticks)
         self._runners.adopt(name, unit, wall() - (age or 0.0))
         self._recorder.adopted(name, process=True, entry=published)
         self._alive.add(name)
@@ -303,19 +304,21 @@ def _living_trees(journal: Journal) -> dict[str, Tree]:
     for (unit, attempt), pids in tree.leftovers(journal.state_id()).items():
         marked.setdefault(unit, {})[attempt] = pids
     return {
-        name: _tree(marked.get(name, {}), recorded[name].attempt if name in recorded else 0,
-                    recorded[name].pid if name in recorded else None)
+        name: _tree(marked.get(name, {}), recorded.get(name))
         for name in sorted({*recorded, *marked})
     }  # fmt: skip
 
 
-def _tree(by_attempt: Mapping[int, list[int]], attempt: int, leader: int | None) -> Tree:
-    newest = max((*by_attempt, attempt))
+def _tree(by_attempt: Mapping[int, list[int]], record: ProcessRecord | None) -> Tree:
+    newest = max((*by_attempt, record.attempt if record is not None else 0))
     pids = [pid for pids in by_attempt.values() for pid in pids]
-    if leader is None or attempt != newest:  # it was started, and there was no time to write that down
-        places = [place for pid in by_attempt.get(newest, ()) if (place := tree.stat(pid)) is not None]
-        leader = next((place.pid for place in places if place.session == place.pid), None)
-    return Tree(newest, leader, tuple(pid for pid in pids if pid != leader))
+    if record is not None and record.attempt == newest:
+        return Tree(newest, record.pid, tuple(pid for pid in pids if pid != record.pid), record.ticks)
+    # It was started, and there was no time to write that down.
+    places = [place for pid in by_attempt.get(newest, ()) if (place := tree.stat(pid)) is not None]
+    leader = next((place.pid for place in places if place.session == place.pid), None)
+    ticks = tree.start_ticks(leader) if leader is not None else None
+    return Tree(newest, leader, tuple(pid for pid in pids if pid != leader), ticks)
 
 
 def _is_zombie(pid: int) -> bool:

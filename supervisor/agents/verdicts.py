@@ -53,8 +53,8 @@ def _drain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Ve
 
 
 def _undrain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Verdict:
-    if unit.drained:
-        return ("aborted", "it was drained again") if before is not None else None
+    if unit.drained:  # something else may happen to it before it hears of the order
+        return ("aborted", "it was drained again") if before is not None and not before.drained else None
     # One that is not ready is waited for, too: while it was drained it was told to say so.
     waits = registers and unit.wanted and unit.phase not in (Phase.STOPPED, Phase.FATAL)
     return None if waits else ("succeeded", None)

@@ -5,6 +5,7 @@ It knows how they end and how they are signalled; when that happens is `process.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -20,6 +21,8 @@ from .exit_status import exit_status_of
 from .signals import signal_name
 
 log = logging.getLogger("unitd.process")
+
+_PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), from Linux 6.9 on
 
 
 class Process:
@@ -49,13 +52,20 @@ class Process:
         """It has, or had, processes."""
         return self.pid != 0 or self.leader_reaped
 
-    def take_over(self, leader: int | None, known: Exit | None = None) -> None:
-        """Be the attempt that an earlier daemon started; its leader may have gone, and be known how. Raises OSError."""
+    def take_over(self, leader: int | None, known: Exit | None = None, ticks: int | None = None) -> None:
+        """Be the attempt that an earlier daemon started; its leader may have gone, and be known how. Raises OSError.
+
+        `ticks` is when the leader began, as it was when it was found: whoever has its number and began at another time
+        is a stranger.
+        """
         self.adopted = True
         try:
             self.pidfd = os.pidfd_open(leader) if leader is not None else -1
         except ProcessLookupError:
             leader = None
+        if leader is not None and ticks is not None and tree.start_ticks(leader) != ticks:
+            os.close(self.pidfd)  # it ended after it was found, and its number is somebody else's
+            leader, self.pidfd = None, -1
         if leader is None:
             self.leader_reaped = True
             self.exit = known or _unknown_exit()
@@ -117,11 +127,23 @@ class Process:
 
     def _signal_group(self, number: int) -> None:
         try:
-            if self.adopted:  # who reaps it does not ask us: its number may be somebody else's by now
+            if not self.adopted:
+                os.killpg(self.pid, number)
+            elif not self._signal_adopted_group(number):
                 signal.pidfd_send_signal(self.pidfd, 0)
-            os.killpg(self.pid, number)
+                os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):  # of another user: its leader may still be ours
             self.send(self.pidfd, number)
+
+    def _signal_adopted_group(self, number: int) -> bool:
+        """By its pidfd, for who reaps it does not ask us: its number may be somebody else's. False: not known here."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number, None, _PROCESS_GROUP)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return False
+        return True
 
     def _signal_cgroup(self, group: UnitGroup, number: int) -> None:
         watched = set(self.escaped.values())

@@ -35,9 +35,11 @@ class Exits:
         self._epoll.register(pidfd, select.EPOLLIN)
         self._by_pidfd[pidfd] = process
 
-    def take_over(self, process: Process, leader: int | None, known: Exit | None = None) -> None:
+    def take_over(
+        self, process: Process, leader: int | None, known: Exit | None = None, ticks: int | None = None
+    ) -> None:
         """Watch the leader of an attempt that an earlier daemon started, if it lives. Raises OSError."""
-        process.take_over(leader, known)
+        process.take_over(leader, known, ticks)
         if process.leader_reaped:
             return
         try:

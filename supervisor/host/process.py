@@ -112,15 +112,22 @@ class Processes:
         self._queue.append(process)
 
     def adopt(
-        self, spec: UnitSpec, attempt: int, leader: int | None, others: Sequence[int], known: Exit | None = None
+        self,
+        spec: UnitSpec,
+        attempt: int,
+        leader: int | None,
+        others: Sequence[int],
+        known: Exit | None = None,
+        ticks: int | None = None,
     ) -> None:
         """Take over the tree of an attempt that an earlier daemon started, as if it had been started here.
 
         One Exited follows when the leader ends, at once if it has gone, with a status only where it is a child of ours.
-        `others` are what is known of the rest, `known` how the leader ended. Raises OSError: nothing has changed.
+        `others` are what is known of the rest, `known` how the leader ended, `ticks` when it began (tree.start_ticks).
+        Raises OSError: nothing has changed.
         """
         process = Process(spec, attempt)
-        self._exits.take_over(process, leader, known)
+        self._exits.take_over(process, leader, known, ticks)
         if not process.leader_reaped:
             self._leaders.add(process.pid)
         if self._base is not None:

@@ -64,6 +64,7 @@ def test_every_key_of_the_daemon_arrives() -> None:
         cgroup = "/sys/fs/cgroup/x"
         restarts_per_minute = 5
         mass_failure_percent = 20
+        sigterm = "leave"
         log_level = "debug"
         [http]
         listen = "[::1]:9301"
@@ -84,7 +85,7 @@ def test_every_key_of_the_daemon_arrives() -> None:
         """
     )
     assert config.daemon == DaemonSpec(
-        "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, 20, "debug",
+        "web-7", "/run/s.sock", None, "/etc/unitd/state", "/etc/log", True, "/sys/fs/cgroup/x", 5, 20, "debug", "leave",
         "/etc/unitd/state/audit.jsonl", HttpSpec(("::1", 9301)), (
             RegistrySpec(
                 "main", "consul", "https://10.0.0.5:8501/prefix", 5.0, 0.7, "shop", "unitd",

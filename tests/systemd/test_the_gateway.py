@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,8 @@ def _files() -> dict[str, str]:
     }
 
 
-def _answers(host: Booted, port: int) -> str:
-    return host.container.run("python3", "-c", _ASK % port, check=False).strip()
+def _sends_to(host: Booted, port: int, expected: str) -> bool:
+    return host.container.run("python3", "-c", _ASK % port, check=False).strip() == expected
 
 
 def test_nginx_and_haproxy_send_to_the_units_that_are_registered(boot: Boot) -> None:
@@ -99,8 +100,8 @@ def test_nginx_and_haproxy_send_to_the_units_that_are_registered(boot: Boot) -> 
     expected = str(sorted(str(pid) for pid in host.wait_serving().values()))
     log = ("journalctl", "--no-pager", "-u", "unit-gateway", "-o", "cat")
     for port in (NGINX_PORT, HAPROXY_PORT):
-        wait_for(lambda: _answers(host, port) == expected, f"{port}: {host.container.run(*log)}")
+        wait_for(partial(_sends_to, host, port, expected), f"{port}: {host.container.run(*log)}")
     host.container.run("systemctl", "stop", "unit-gateway")
     assert host.container.show("unit-gateway", "Result") == "success"
     for port in (NGINX_PORT, HAPROXY_PORT):
-        assert _answers(host, port) == expected
+        assert _sends_to(host, port, expected)

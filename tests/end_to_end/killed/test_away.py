@@ -53,8 +53,7 @@ def test_a_process_that_ended_meanwhile_is_started_again_when_its_entry_has_gone
     generation = scene.registered()["web"]
     scene.run()
 
-    if not verb:
-        assert "ended while unitd was not there" in scene.host.unit("web")["why"]
+    assert "ended while unitd was not there" in scene.host.unit("web")["last_exit"]["reason"]
     scene.check_registered("web")
     begun = scene.notes("web")[-1].at
     beats = [beat.arrived_at for beat in scene.registry.beats if beat.generation == generation]
