@@ -182,17 +182,21 @@ def test_a_server_lives_on_when_the_thread_that_started_it_ends(start_server: St
 def test_nothing_survives_the_process_that_started_it(number: signal.Signals) -> None:
     made(Redis)
     code = (
-        "import time\nfrom tests.servers import Redis\nserver = Redis()\nserver.start()\n"
+        "import signal, time\nfrom tests.servers import Redis\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nserver = Redis()\nserver.start()\n"
         "print(server.pid, server.folder, flush=True)\ntime.sleep(1000)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        assert process.stdout is not None
-        pid, folder = process.stdout.readline().split()
-        assert lives(int(pid))
-        process.send_signal(number)
-        process.wait()
+        try:
+            assert process.stdout is not None
+            pid, folder = process.stdout.readline().split()
+            assert lives(int(pid))
+            process.send_signal(number)
+            process.wait()
+        finally:
+            process.kill()  # else a failure would wait for it
         until(lambda: not lives(int(pid)) and not Path(folder).exists())
 
 

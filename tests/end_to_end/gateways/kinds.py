@@ -10,7 +10,7 @@ from tests.servers.envoy import Envoy
 from tests.servers.haproxy import SLOTS, Haproxy
 from tests.servers.nginx import Nginx
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 ONCE = "    retries 0\n    retry-on none\n    no option redispatch\n"
 ASKING = "    option httpchk GET /healthz\n    timeout check 500ms\n"
 CHECKED = """\
@@ -19,6 +19,9 @@ CHECKED = """\
     http-check disable-on-404
     default-server inter 250ms fastinter 100ms downinter 250ms fall 2 rise 1 weight 100 pool-purge-delay 2s
 """
+PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
+PREVIOUS_TYPE = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+IDEMPOTENT = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS"}}}
 
 
 class HaproxyStage(ServerStage):
@@ -107,6 +110,29 @@ class StrictEnvoy(Envoy):
         return made
 
 
+class RepeatingEnvoy(Envoy):
+    """Sends what is idempotent to another server when the first one has broken off, as its page says."""
+
+    def bootstrap(self) -> dict[str, Any]:
+        made = super().bootstrap()
+        for chain in made["static_resources"]["listeners"][0]["filter_chains"]:
+            for host in chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]:
+                host["routes"] = [self._route("reset", IDEMPOTENT), self._route("reset-before-request")]
+        for cluster in made["static_resources"]["clusters"]:
+            cluster["circuit_breakers"] = {"thresholds": [{"max_retries": 1000}]}
+        return made
+
+    def _route(self, reset: str, *headers: dict[str, Any]) -> dict[str, Any]:
+        retries = {
+            "retry_on": f"connect-failure,refused-stream,{reset}",
+            "num_retries": 2,
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_TYPE}}],
+        }
+        route = {"cluster": self.service, "timeout": "15s", "retry_policy": retries}
+        return {"match": {"prefix": "/", "headers": list(headers)}, "route": route}
+
+
 class EnvoyStage(ServerStage):
     """Envoy, kept in step by files."""
 
@@ -114,7 +140,7 @@ class EnvoyStage(ServerStage):
     server: Envoy
 
     def make_server(self) -> Envoy:
-        return Envoy(SERVICE, checks="/healthz") if self.settings.as_documented else StrictEnvoy(SERVICE)
+        return RepeatingEnvoy(SERVICE, checks="/healthz") if self.settings.as_documented else StrictEnvoy(SERVICE)
 
     def feeder(self) -> str:
         return f"[envoy.mesh]\n{self.server.settings()}look_seconds = {LOOK_SECONDS}\n"

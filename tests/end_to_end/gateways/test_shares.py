@@ -15,13 +15,13 @@ from bench.load import Mix
 from tests.end_to_end.gateways.conftest import opened
 from tests.end_to_end.gateways.kinds import HaproxyStage
 from tests.end_to_end.gateways.scenario import Play
-from tests.end_to_end.gateways.stage import ADDRESS, SERVICE, Settings
+from tests.end_to_end.gateways.stage import ADDRESS, SERVICE
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.real]
 
 RATE = 300.0
 STEPS = (20, 40, 60, 80)  # percent of the full weight, before it is reached
-SETTINGS = Settings(warmup="initial = 20, step = 20, period = 1")
+SLOWLY = ("--initial", "20", "--step", "20", "--period", "1s")
 LOOK_SECONDS = 0.05
 ENOUGH = 100  # requests, to say anything of a share
 BOUND = 4.0  # standard deviations, if each choice were by chance; HAProxy takes turns, which is nearer
@@ -37,8 +37,8 @@ class Sample:
 
 @pytest.fixture
 def stage() -> Iterator[HaproxyStage]:
-    """Units that take their time."""
-    with opened(HaproxyStage, SETTINGS) as made:
+    """All at full weight."""
+    with opened(HaproxyStage) as made:
         assert isinstance(made, HaproxyStage)
         yield made
 
@@ -63,7 +63,7 @@ def test_the_share_of_a_warming_unit_follows_its_weight(stage: HaproxyStage) -> 
         watcher = threading.Thread(target=look)
         watcher.start()
         try:
-            play.unitctl("restart", f"{SERVICE}:0")
+            play.unitctl("warm", f"{SERVICE}:0", *SLOWLY)
             play.stage.until_right()
         finally:
             over.set()
@@ -73,7 +73,7 @@ def test_the_share_of_a_warming_unit_follows_its_weight(stage: HaproxyStage) -> 
 
     assert not played.explained()
     periods = list(by_weight(samples, f"{ADDRESS}:{stage.first_port}"))
-    assert {percent for percent, _, _ in periods} >= {0, *STEPS}, periods
+    assert {percent for percent, _, _ in periods} >= {*STEPS}, periods
     for percent, chosen, total in periods:
         share = percent / (percent + 3 * 100)
         assert abs(chosen - share * total) <= BOUND * math.sqrt(total * share * (1 - share)) + 1, (percent, periods)
