@@ -92,6 +92,7 @@ class Runners:
         runner = self.by_name[name]
         for action in actions:
             self._contain(runner, action, self._performers[type(action)], runner, action)
+        self._empty_mailbox()  # a timer that is over already speaks through it
 
     def remove(self, name: str) -> None:
         """Forget a unit that is down."""
@@ -102,6 +103,9 @@ class Runners:
     def post(self, name: str, event: Event) -> None:
         """Answer an event; whatever speaks of a unit that was removed is dropped."""
         self._mailbox.append((name, event))
+        self._empty_mailbox()
+
+    def _empty_mailbox(self) -> None:
         if self._busy:
             return
         self._busy = True
