@@ -208,8 +208,10 @@ async def kills_under_load(folder: Path, count: int, rate: float) -> Outcome:
             outcome.failed = [f"{item.chosen and item.chosen.unit}: {item.failure}" for item in load.requests
                               if item.failure]  # fmt: skip
             await check_registry(daemons, registry, outcome)
-        except RuntimeError:
-            print((folder / "said").read_text()[-4000:], json.dumps(await daemons.units())[-6000:], file=sys.stderr)
+        except Exception:
+            open_ = await daemons.ask("GET", "/v1/operations")
+            print((folder / "said").read_text()[-20_000:], file=sys.stderr)
+            print(*[item for item in (open_ or {"operations": ()})["operations"] if not item["finished"]], sep="\n", file=sys.stderr)
             raise
         finally:
             await daemons.stop()
@@ -268,6 +270,8 @@ async def _kill_and_order(daemons: Daemons, registry: EmbeddedRegistry, outcome:
     enough.set()
     await asyncio.gather(*orders)
     await daemons.until("it answers", daemons.units)
+    for commands in given.values():  # else the last ones would take the place of what is under way
+        await daemons.until("an operation ends", lambda command=commands[-1]: is_done(daemons, command))
     for name, verb in (("out", "undrain"), ("off", "start")):
         given.setdefault(name, []).append(await order(daemons, name, verb))
     await daemons.until("all serve", lambda: serve(daemons, registry, 7))

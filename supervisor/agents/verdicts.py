@@ -48,7 +48,7 @@ def _restart(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> 
 
 def _drain(unit: Unit, before: Unit | None, attempt: int, registers: bool) -> Verdict:
     if not unit.drained:
-        return ("failed", unit.reason or "it was taken back") if before is not None else None
+        return ("failed", unit.reason or "it was taken back") if before is not None and before.drained else None
     return None if unit.phase in _OUT or unit.published else ("succeeded", None)
 
 

@@ -50,7 +50,13 @@ class Adopting(FakeProcesses):
         self.adopted = dict[str, tuple[int, int | None, tuple[int, ...]]]()
 
     def adopt(
-        self, spec: UnitSpec, attempt: int, leader: int | None, others: Sequence[int], known: Exit | None = None
+        self,
+        spec: UnitSpec,
+        attempt: int,
+        leader: int | None,
+        others: Sequence[int],
+        known: Exit | None = None,
+        ticks: int | None = None,
     ) -> None:
         self.adopted[spec.name] = attempt, leader, tuple(others)
 

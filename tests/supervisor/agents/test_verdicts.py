@@ -68,7 +68,11 @@ CASES = [
     ("drain", replace(EXPIRING, drained=True), SERVES, False, GOES_ON),
     ("drain", replace(STOPPING, drained=True), EXPIRING, False, DONE),
     ("drain", replace(SERVES, drained=True), EXPIRING, False, GOES_ON),
-    ("drain", replace(HELD, reason="not drained: no answer"), EXPIRING, False, ("failed", "not drained: no answer")),
+    (
+        "drain", replace(HELD, reason="not drained: no answer"), replace(EXPIRING, drained=True), False,
+        ("failed", "not drained: no answer"),
+    ),
+    ("drain", SERVES, SERVES, False, GOES_ON),
     ("drain", SERVES, DRAINED, False, ("failed", "it was taken back")),
     ("undrain", DRAINED, None, True, GOES_ON),
     ("undrain", SERVES, DRAINED, True, GOES_ON),
@@ -77,7 +81,8 @@ CASES = [
     ("undrain", STOPPED, replace(STOPPED, drained=True), True, DONE),
     ("undrain", FATAL, replace(FATAL, drained=True), True, DONE),
     ("undrain", DRAINED, SERVES, True, ("aborted", "it was drained again")),
-]
+    ("undrain", DRAINED, replace(EXPIRING, drained=True), True, GOES_ON),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("verb", "now", "before", "registers", "verdict"), CASES)
