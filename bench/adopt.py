@@ -211,7 +211,8 @@ async def kills_under_load(folder: Path, count: int, rate: float) -> Outcome:
         except Exception:
             open_ = await daemons.ask("GET", "/v1/operations")
             print((folder / "said").read_text()[-20_000:], file=sys.stderr)
-            print(*[item for item in (open_ or {"operations": ()})["operations"] if not item["finished"]], sep="\n", file=sys.stderr)
+            known = open_["operations"] if open_ else ()
+            print(*[item for item in known if not item["finished"]], sep="\n", file=sys.stderr)
             raise
         finally:
             await daemons.stop()
@@ -261,7 +262,9 @@ async def watched(registry: EmbeddedRegistry, outcome: Outcome) -> AsyncIterator
 async def _kill_and_order(daemons: Daemons, registry: EmbeddedRegistry, outcome: Outcome, count: int) -> None:
     enough, given = asyncio.Event(), dict[str, list[str]]()
     orders = [asyncio.create_task(keep_ordering(daemons, name, enough, given)) for name in ORDERED]
-    for _ in range(count):
+    for number in range(count):
+        if number % 3 == 2:  # no more than two die before they have begun: the ttl would be over, as it should be
+            await daemons.until("it answers", daemons.units)
         await asyncio.sleep(random.uniform(0.0, 1.5))
         await asyncio.to_thread(daemons.kill)
         outcome.kills += 1
