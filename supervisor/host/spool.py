@@ -291,6 +291,8 @@ class Spool:
         if state == _READING:
             place, few = slot.base + end, min(asked, len(_UNLIKELY))
             slot.end += asked if self._map[place : place + few] != _UNLIKELY[:few] else 0
+        if not begin <= slot.end <= slot.room:
+            return None  # no daemon has written this
         name = self._map[offset + _SLOT.size : offset + _SLOT.size + length].decode(errors="replace")
         return Left(slot, name, state, asked, turn, wall, first, at, origin)
 
