@@ -6,7 +6,7 @@ import os
 
 from ..core.model import LogFormat
 from .sink import Stream
-from .spool import BIG_BYTES, HEADER_BYTES, Slot, Spool, waiting_bytes
+from .spool import BIG_BYTES, HEADER_BYTES, SMALL_BYTES, Slot, Spool, waiting_bytes
 
 READ_BYTES = 256 * 1024
 FORMATTED_READ_BYTES = 48 * 1024  # what becomes of it should stay below what malloc maps anew each time
@@ -45,7 +45,7 @@ class Reads:
         carry = stream.carry
         if carry is None:
             return self.spool.take(stream.name, size)
-        if carry.end + size > carry.room and (carry.room < _BIG_ROOM or carry.begin):
+        if carry.end + size > carry.room and (carry.room < _BIG_ROOM or carry.begin >= SMALL_BYTES):
             stream.carry = self.spool.part(carry, carry.begin, stream.name, carry.size + size)
             self.spool.free(carry)
             return stream.carry

@@ -31,7 +31,7 @@ from .tree import boot_id
 log = logging.getLogger("unitd.output")
 
 SMALL_BYTES, SMALL_SLOTS = 4096, 2048
-BIG_BYTES, BIG_SLOTS = 256 * 1024 + 4096, 64
+BIG_BYTES, BIG_SLOTS = 256 * 1024 + 8192, 64
 HEADER_BYTES = 192
 TURNS = 4  # writes at the same time
 
@@ -172,6 +172,8 @@ class Spool:
             room = min(size, BIG_BYTES - HEADER_BYTES)
             return Slot(bytearray(room), -1, 0, room)
         slot = Slot(self._map, offset, offset + HEADER_BYTES, room, next(self._orders))
+        if room >= SMALL_BYTES:
+            slot.begin = slot.end = _PAGE - HEADER_BYTES  # what is read into it is copied faster so
         self._describe(slot, name, 0, 0)
         return slot
 
@@ -210,8 +212,11 @@ class Spool:
         """What the slot holds from `at` on, in another one with room for `size` bytes."""
         end = slot.end
         made = self.take(name, size)
-        made.end = end - at
-        made.buffer[made.base : made.base + made.end] = slot.buffer[slot.base + at : slot.base + end]
+        if made.room >= SMALL_BYTES and made.offset >= 0:
+            made.begin = (at - end - HEADER_BYTES) % _PAGE  # so that it ends where a page does
+        made.end = made.begin + end - at
+        place = made.base + made.begin
+        made.buffer[place : made.base + made.end] = slot.buffer[slot.base + at : slot.base + end]
         if made.offset >= 0:
             self._describe(made, name, at, slot.order)
         slot.end = at
