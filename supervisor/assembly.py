@@ -30,12 +30,11 @@ from .agents.orders import Orders
 from .agents.prewarm import Prewarms
 from .agents.publisher import Publisher, can_answer, is_published
 from .agents.record import Recorder
-from .agents.recovery import Recovery
 from .agents.registries import Registries, Registry
 from .agents.restart import RestartAgents
 from .agents.view import Agents, View, summary
 from .agents.warmup import Warmups
-from .agents.weights import restore_weights, save_weight
+from .agents.weights import save_weight
 from .backends import open_registry
 from .core import events
 from .core.lifecycle import state_word
@@ -67,9 +66,8 @@ log = logging.getLogger("unitd")
 
 BUDGET_BURST = 100  # automatic restarts at once, before the host's budget per minute counts
 FLUSH_SECONDS = 5.0
-REGISTER_AGAIN_SECONDS = 2.0  # of units that go on; a registry in this process answers at once
 NODE = "unitd"  # the daemon's own name among the heartbeat agents' and the journal's; no unit can be called so
-_AWAY = (Phase.EXPIRING, Phase.SETTLING, Phase.DRAINING)
+AWAY = (Phase.EXPIRING, Phase.SETTLING, Phase.DRAINING)
 
 
 class Parts:
@@ -116,7 +114,7 @@ class Parts:
         self.sockets = Sockets()
         owners = PortOwners(self.sockets)
         self._vouch = Voucher(self.processes, owners, self._spec)
-        self._tools = ProbeTools(self.commands, owners, self._spec)
+        self.tools = ProbeTools(self.commands, owners, self._spec)
         percent = self.spec.mass_failure_percent
         self.health = Health(
             self.runners.post,
@@ -216,36 +214,6 @@ class Parts:
 
     # Beginning.
 
-    def start_units(self, units: dict[str, UnitSpec]) -> None:
-        """Take up what an earlier daemon has left, and start what is to be up."""
-        recovery = Recovery(
-            self.journal, self.runners, self.processes, self.recorder, self.maintenances, self.registries,
-            self.restart_agents, self._on_adopted,
-        )  # fmt: skip
-        recovery.add_units(
-            units, self.attempts, registry_forgot=all(spec.backend == "embedded" for spec in self.spec.registries)
-        )
-        restore_weights(self.journal, self.warmups, self.runners.by_name)
-        self.applier.leave(recovery.removed)
-        self.registries.inspect(self.spec.registry_ttl_seconds)
-        living = {(name, runner.unit.attempt) for name, runner in self.runners.by_name.items() if runner.unit.live}
-        self.pipes.sweep(living)
-        specs = {name: runner.spec for name, runner in self.runners.by_name.items()}
-        self.pipes.settle(specs)
-        recovery.go_on(self.journal.wishes(), self.ledger, self.operations, self.orders)
-        self.pipes.finish(specs)
-        self.store.settle()
-        self.applier.catch_up(units)
-        self.maintenances.watch()
-        if recovery.adopted:
-            log.info("%d units go on with the processes that they had", recovery.adopted)
-
-    async def registered_again(self) -> None:
-        """Wait until the registry that ended with the earlier daemon holds again what goes on serving."""
-        if self.registry is not None:
-            kept = [name for name, runner in self.runners.by_name.items() if is_published(runner.unit)]
-            await self.registries.until_confirmed(kept, REGISTER_AGAIN_SECONDS)
-
     def register_node(self) -> None:
         """Let others find this daemon, if they can reach it, or it them."""
         if (address := node_address(self.spec)) is None:
@@ -341,21 +309,6 @@ class Parts:
         self.history.add(name, "warm", "at full weight")
         self.operations.on_full(name)
 
-    def _on_adopted(self, name: str) -> None:
-        """A unit goes on with the process that an earlier daemon has started."""
-        runner = self.runners.by_name[name]
-        spec, unit = runner.spec, runner.unit
-        self.pipes.resume(spec, unit.attempt)
-        pid = self.processes.living(name)
-        if pid is None or unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
-            return
-        said = self.hearing.offer_again(spec, unit)
-        target = self._tools.target(spec, unit.attempt, pid, said)
-        age = max(0.0, monotonic() - runner.started_at)
-        self.health.resume(spec, target, age, unit.ready_at, unit.healthy)
-        if unit.told:
-            self.health.told_to_refuse(name)
-
     def _on_word(self, unit: str) -> None:
         self.health.poke(unit)
 
@@ -380,7 +333,7 @@ class Parts:
         """The agents that belong to an attempt, or to a phase of it, begin and end with it."""
         name, unit = runner.spec.name, runner.unit
         if isinstance(event, events.Spawned) and unit.phase is Phase.STARTING:
-            target = self._tools.target(runner.spec, event.attempt, event.pid, self.hearing.said(name))
+            target = self.tools.target(runner.spec, event.attempt, event.pid, self.hearing.said(name))
             self.health.watch(runner.spec, target)
         if unit.told and not before.told:
             self.health.told_to_refuse(name)
@@ -390,9 +343,9 @@ class Parts:
             self.prewarms.cancel(name)
         if before.phase is Phase.DRAINING and unit.phase is not Phase.DRAINING:
             self.drains.call_off(name)
-        if unit.phase not in _AWAY:
+        if unit.phase not in AWAY:
             self.gateways.forget(name)
-        if unit.phase not in (*_AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
+        if unit.phase not in (*AWAY, Phase.STARTING, Phase.PREWARMING, Phase.RUNNING):
             self.health.forget(name, wanted=unit.wanted and unit.phase is not Phase.FATAL)
         if not unit.live:
             self.hearing.close(name)

@@ -32,6 +32,7 @@ from .host.notify import tell_manager
 from .host.runner import Runner
 from .host.setup import become_subreaper, default_signals, keep_descriptors_private
 from .host.watchdog import Watchdog
+from .starting import start_units, until_registered_again
 from .wire import MAX_BODY_BYTES, Command, NodeInfo, Operation, PlanItem
 
 log = logging.getLogger("unitd")
@@ -85,8 +86,8 @@ class Daemon:
         try:
             await self._listen(server)
             self._handle_signals()
-            self._parts.start_units(self._config.units)
-            await self._parts.registered_again()
+            start_units(self._parts, self._config.units)
+            await until_registered_again(self._parts)
             server.begin()
             self._answer_checks()  # before that nobody could say how a unit stands
             self._watch_files()
