@@ -223,8 +223,10 @@ def _lease(lease: Lease, registry: str | None = None) -> LeaseStatus:
 
 
 def _exit(exit_: Exit | None) -> ExitStatus | None:
-    if exit_ is None or (exit_.code is None and exit_.signal is None and exit_.stage is None):
-        return None  # the last of these: it is being ended, but has not ended yet
+    if exit_ is None:
+        return None
+    if exit_.code is None and exit_.signal is None and exit_.stage is None and not exit_.wall:
+        return None  # it is being ended, and has not ended yet; one that nobody knows more of has its time
     name = None if exit_.signal is None else signal_name(exit_.signal)
     return ExitStatus(exit_.code, name, iso(exit_.wall), exit_.reason)
 
