@@ -129,6 +129,7 @@ def test_nobody_reads_a_registry_that_the_units_are_not_in_again_yet(host: Host)
         service = {{ port = {ports} }}
         """,
         http=f"127.0.0.1:{api}",
+        registry="ttl_seconds = 1",
     )
     host.run()
     until("all are registered", lambda: len(host.entries("web")) == 3)
