@@ -48,9 +48,9 @@ def test_the_demos_control_center_and_gateway_know_where_the_others_are() -> Non
     assert "http://127.0.0.1:9000" in customers.argv
 
 
-def test_the_host_configuration_is_the_default_with_the_example_unit() -> None:
+def test_the_host_configuration_is_the_default_but_leaves_units_and_has_the_example_unit() -> None:
     config = load(str(ETC / "unitd.toml"))
-    assert config.daemon == DaemonSpec(node=config.daemon.node)
+    assert config.daemon == DaemonSpec(node=config.daemon.node, sigterm="leave")
     unit = config.units["example"]
     assert not unit.autostart, "an example must not start on a host by itself"
     assert unit.argv[-1] == "9080"

@@ -129,7 +129,9 @@ def test_only_the_three_standard_descriptors_are_open(any_host: Host, limits: st
     seen = _described(any_host, limits)
 
     assert seen["descriptors"] == [0, 1, 2]
-    assert (seen["stdin"], seen["stdout"], seen["stderr"]) == ("/dev/null", "pipe", "pipe")
+    pipes = any_host.folder / "state" / "pipes"
+    expected = "/dev/null", f"{pipes}/web@1.stdout", f"{pipes}/web@1.stderr"
+    assert (seen["stdin"], seen["stdout"], seen["stderr"]) == expected
 
 
 def test_descriptors_that_the_daemon_was_started_with_are_not_passed_on(host: Host) -> None:
