@@ -1,7 +1,7 @@
 """kill -9 of the daemon at random moments on a host with systemd: every second time the main process alone, else all of
 the service's control group.
 
-A host is booted in a container (as `tests/systemd` does; needs root and Debian's systemd-container). From outside of it,
+A host is booted in a container (as `tests/systemd` does; needs root and Debian's systemd-container). From outside,
 somebody follows the registry and asks each registered process who it is, twenty times a second.
 """
 
