@@ -35,8 +35,6 @@ TOGETHER = 0.05  # share of the ttl: beats due within it travel with the first o
 OF_ONE_ENTRY = frozenset({"bad_entry", "bad_ttl", "stale_generation"})
 REGISTRATIONS_AT_ONCE = 32  # as many as any registry answers within the time limit of one
 RETRY = 0.1  # share of the ttl: pause after a beat without an answer, give or take half of it
-
-
 LATE_SECONDS = 5.0  # a beat is at most a little late; with more the timer is lost
 
 
